@@ -1,0 +1,119 @@
+"""What is private in Keras and has no public twin: the only module that uses `keras.src`.
+
+| use | why nothing public serves |
+| --- | --- |
+| the tables of string names | `keras.losses.get(str)` reads nothing else (keras#20112) |
+| `AutocastScope(None)` | a weight read in `call` comes in float16 under mixed precision |
+| the stateless scope and `_loss_ids` | Keras on JAX loses and miscounts `add_loss` |
+| `Layer.__call__`'s code object | Keras >= 3.14 divides the activity slot by the batch |
+
+`tests/test_compat.py` fails when Keras makes one of these needless.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+from keras import ops
+
+try:
+    from keras.src import losses as _keras_losses
+    from keras.src import regularizers as _keras_regularizers
+    from keras.src.backend import AutocastScope as _AutocastScope
+    from keras.src.backend.common.stateless_scope import (
+        get_stateless_scope as _get_stateless_scope,
+    )
+
+    _TABLES: dict[str, dict[str, Any]] = {
+        "loss": _keras_losses.ALL_OBJECTS_DICT,
+        "penalty": _keras_regularizers.ALL_OBJECTS_DICT,
+    }
+except (ImportError, AttributeError) as error:
+    raise ImportError(
+        f"keras_penalties does not know Keras {keras.__version__}: {error}. It uses a "
+        "few private parts of Keras, all in keras_penalties/compat.py; install a "
+        "Keras release that its pyproject.toml admits, or report this one."
+    ) from error
+
+
+def string_names(kind: str) -> dict[str, Any]:
+    """Keras' own table of string names for losses and for regularizers, else empty."""
+    return _TABLES.get(kind, {})
+
+
+def add_string_names(kind: str, obj: Any, names: list[str]) -> None:
+    """Let `compile(loss=name)` or a regularizer slot find `obj` by these names."""
+    if kind in _TABLES:
+        _TABLES[kind].update(dict.fromkeys(names, obj))
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Within it a weight read in `call` has its own dtype, also in its gradient."""
+    scope: AbstractContextManager[None] = _AutocastScope(None)
+    return scope
+
+
+_LAYER_CALL = getattr(keras.layers.Layer.__call__, "__wrapped__", None)
+_SLOT_DIVIDES = tuple(int(n) for n in keras.__version__.split(".")[:2]) >= (3, 14)
+
+
+def slot_divisor(output: Any) -> Any:
+    """What Keras' activity slot is about to divide the caller's caller's value by.
+
+    1 unless the caller was called by the slot itself. A batch statistic multiplies by
+    it, so that the slot gives the same value for every batch size and Keras version.
+    """
+    if _LAYER_CALL is None or not _SLOT_DIVIDES or len(output.shape) == 0:
+        return 1.0
+    # 0 is here, 1 is Penalty.__call__, 2 is whoever applies the penalty.
+    if sys._getframe(2).f_code is not _LAYER_CALL.__code__:
+        return 1.0
+    return ops.shape(output)[0]
+
+
+class LossLedger:
+    """A layer's own record of the losses that it added in the present forward pass.
+
+    On JAX, Keras finds a layer's losses by `id()`, of tensors that it lets go of: a
+    new tensor can take an old id and be counted by the wrong layer. And each call of
+    a layer drops what its earlier calls in the same pass added, so a shared layer
+    counts its last call only. The ledger keeps the tensors alive for as long as their
+    ids are registered, and puts back what was dropped.
+    """
+
+    def __init__(self) -> None:
+        self._scope: Any = None
+        self._losses: list[Any] = []
+
+    def is_open(self, layer: Any) -> bool:
+        """Whether the layer has added a loss in this forward pass already."""
+        scope = _get_stateless_scope()
+        if scope is not None:
+            return scope is self._scope
+        return any(x is y for x in self._losses for y in layer._losses)
+
+    def add(self, layer: Any, losses: list[Any]) -> None:
+        """`layer.add_loss` for each, counted exactly once in this forward pass."""
+        if not self.is_open(layer):
+            self._scope, self._losses = _get_stateless_scope(), []
+        if self._scope is not None:
+            held = {id(x) for x in self._scope.losses}
+            for dropped in (x for x in self._losses if id(x) not in held):
+                layer.add_loss(dropped)
+        for loss in losses:
+            layer.add_loss(loss)
+            self._losses.append(loss)
+
+
+def in_stateless_scope() -> bool:
+    """Whether Keras runs a layer as a pure function, as it does on JAX."""
+    return _get_stateless_scope() is not None
+
+
+def losses_wanted() -> bool:
+    """Whether anybody will read the losses of this call: on JAX `predict` won't."""
+    scope = _get_stateless_scope()
+    return scope is None or bool(scope.collect_losses)

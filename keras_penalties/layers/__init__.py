@@ -1,0 +1,14 @@
+"""Layers that add penalties to the loss in `call`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from keras_penalties.discovery import discover
+
+if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
+    from keras_penalties.layers.activity import *
+    from keras_penalties.layers.penalized import *
+
+_found = discover(sys.modules[__name__])
+globals().update(_found)
+__all__ = [*_found]

@@ -1,0 +1,149 @@
+"""Penalties on what flows through a model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_penalties import checks, penalties
+from keras_penalties.layers.base import PenaltyLayer, Term, output_value
+from keras_penalties.numerics import Tensor, widened
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.registry import register
+
+
+@register
+class ActivityPenalty(PenaltyLayer):
+    """Passes its input through and adds a penalty on it to the loss.
+
+    An extensive penalty is divided by the batch size, a statistic of the batch never
+    is: the strength means the same at every batch size and in every Keras release.
+    Each part of a sum is logged by itself, as `<layer>_<penalty>`.
+
+    Args:
+        penalty: A penalty, its name such as `"kl_sparsity(3.0, rate=0.05)"`, or config.
+        momentum: For a penalty of the batch's mean, such as `KLSparsity`: take in
+            training the running mean over batches, which small batches need. In [0, 1).
+            Default None: each batch by itself. An evaluation always does.
+
+    Shapes: any, unchanged.
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> layer = kp.layers.ActivityPenalty(kp.penalties.L1(0.1), name="code")
+        >>> _ = layer(keras.ops.ones((4, 3)))
+        >>> [round(float(loss), 4) for loss in layer.losses]
+        [0.3]
+
+    Raises:
+        ValueError: if `penalty` is none, or `momentum` goes with a penalty that is no
+            function of the batch's mean.
+    """
+
+    def __init__(
+        self, penalty: Any, momentum: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.penalty = penalties.get(penalty)
+        self.momentum = _checked_momentum(momentum, self.penalty)
+        self._declare(
+            Term(f"{self.name}_{part.name}", part, "output")
+            for part in self.penalty.parts()
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the terms' weights, and the running mean where there is one."""
+        super().build(input_shape)
+        if self.momentum is not None:
+            shape = (input_shape[-1] + 1,)  # the last entry sums the weights
+            self.running_mean = self.add_weight(
+                name="running_mean",
+                shape=shape,
+                dtype=self.sums.dtype,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+            )
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """The input, its terms added to the loss."""
+        means = None
+        if training and self.momentum is not None:
+            means = self._smoothed_mean(inputs, self.momentum)
+
+        def measure(part: Penalty) -> Tensor:
+            if means is not None and part.statistic == "mean":
+                return part.value(means)
+            return output_value(part, inputs)
+
+        measures = {t: partial(measure, t.penalty) for t in self.terms}
+        self._add_terms(measures, inputs, training)
+        return inputs
+
+    def _smoothed_mean(self, x: Tensor, momentum: float) -> Tensor:
+        """The running mean as a batch of one, with the gradient of the batch's mean."""
+        mean = ops.mean(widened(x), axis=tuple(range(len(x.shape) - 1)))
+        mean = ops.cast(mean, self.running_mean.dtype)
+        entry = ops.stop_gradient(ops.append(mean, 1.0))
+        running = momentum * self.running_mean + (1.0 - momentum) * entry
+        self.running_mean.assign(running)
+        shift = ops.stop_gradient(running[:-1] / running[-1] - mean)
+        return ops.expand_dims(mean + shift, 0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's arguments."""
+        penalty = keras.saving.serialize_keras_object(self.penalty)
+        config = {"penalty": penalty, "momentum": self.momentum}
+        return {**super().get_config(), **config}
+
+
+def _checked_momentum(momentum: Any, penalty: Penalty) -> float | None:
+    if momentum is None:
+        return None
+    if not any(part.statistic == "mean" for part in penalty.parts()):
+        checks.refuse(
+            "momentum",
+            f"None: {penalty!r} is not a function of a batch's mean",
+            momentum,
+        )
+    return checks.number("momentum", momentum, 0.0, 1.0, open_high=True)
+
+
+@register
+class BiasUnit(keras.layers.Layer):
+    """Appends a unit that is always one, as textbooks write the bias: `[x, 1]`.
+
+    A kernel that reads it holds the bias as its last row, where a weight penalty on the
+    kernel reaches it.
+
+    Shapes: (batch, ..., features) to (batch, ..., features + 1).
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> kp.layers.BiasUnit()(keras.ops.zeros((2, 3))).shape[-1]
+        4
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing: there are no weights."""
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """The input with a column of ones."""
+        return ops.concatenate([inputs, ops.ones_like(inputs[..., :1])], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """One feature more."""
+        return (*input_shape[:-1], None if (n := input_shape[-1]) is None else n + 1)

@@ -1,0 +1,128 @@
+"""Penalties on the weights and the outputs of any layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import keras
+
+from keras_penalties import checks, penalties
+from keras_penalties.layers.base import PenaltyLayer, Term, output_value
+from keras_penalties.numerics import Tensor
+from keras_penalties.registry import register
+
+
+@register
+class Penalized(PenaltyLayer):
+    """Wraps a layer and adds penalties on its weights and its outputs to the loss.
+
+    A weight's term counts once in a forward pass, however often the layer is called in
+    it. While the weight is frozen it does not act, which a warning says. The logs have
+    `<layer>_<weight>_<penalty>` and `<layer>_output_<penalty>`.
+
+    Args:
+        layer: The layer to wrap.
+        weights: Penalties by the weight's name in the layer: `"kernel"`, or a path such
+            as `"query/kernel"` where the last word alone is not unique.
+        outputs: A penalty on what the layer gives out, divided by the batch size unless
+            it is a statistic of the batch.
+
+    Shapes: the layer's own.
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> dense = keras.layers.Dense(2, kernel_initializer="ones", name="encoder")
+        >>> layer = kp.layers.Penalized(dense, weights={"kernel": "l2(0.5)"})
+        >>> _ = layer(keras.ops.zeros((1, 3)))
+        >>> layer.terms[0].name, float(layer.losses[0])
+        ('encoder_kernel_l2', 3.0)
+
+    Raises:
+        ValueError: if nothing is penalised, a name fits no weight or several, or the
+            weight has a penalty of the same kind in its own slot.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        weights: Mapping[str, Any] | None = None,
+        outputs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        checks.instance("layer", layer, keras.layers.Layer)
+        if not weights and outputs is None:
+            checks.refuse("weights", "a penalty, here or in `outputs`", weights)
+        kwargs.setdefault("name", f"penalized_{layer.name}")
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.supports_masking = layer.supports_masking
+        self.weight_penalties = {
+            name: penalties.get(given) for name, given in (weights or {}).items()
+        }
+        self.output_penalty = None if outputs is None else penalties.get(outputs)
+        self._declare(self._all_terms())
+
+    def _all_terms(self) -> list[Term]:
+        terms = []
+        for target, penalty in self.weight_penalties.items():
+            if penalty.statistic:
+                checks.refuse("weights", "no statistic of a batch", penalty)
+            word = target.replace("/", "_")
+            terms += [
+                Term(f"{self.layer.name}_{word}_{part.name}", part, target)
+                for part in penalty.parts()
+            ]
+        if self.output_penalty is not None:
+            terms += [
+                Term(f"{self.layer.name}_output_{part.name}", part, "output")
+                for part in self.output_penalty.parts()
+            ]
+        return terms
+
+    def call(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the layer gives out, the terms added to the loss."""
+        outputs = self.layer(inputs, *args, **kwargs)
+
+        def measure(term: Term) -> Tensor:
+            if term.target == "output":
+                return output_value(term.penalty, outputs)
+            return term.penalty.value(self.variable(term.target))
+
+        measures = {t: partial(measure, t) for t in self.terms}
+        self._add_terms(measures, inputs, kwargs.get("training"))
+        return outputs
+
+    def variable(self, target: str) -> Any:
+        """The wrapped layer's weight of that name."""
+        found = [v for v in self.layer.variables if f"/{v.path}".endswith(f"/{target}")]
+        if len(found) != 1:
+            paths = [v.path for v in (found or self.layer.variables)]
+            checks.refuse(
+                "weights",
+                f"names that fit one weight each of '{self.layer.name}', which has "
+                f"{paths}",
+                target,
+            )
+        return found[0]
+
+    def acts(self, term: Term) -> bool:
+        """Whether what the term penalises can move."""
+        if term.target == "output" or not self.layer.built:
+            return True
+        return bool(self.variable(term.target).trainable)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The layer's own."""
+        return self.layer.compute_mask(inputs, mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        config = {
+            "layer": serialize(self.layer),
+            "weights": {n: serialize(p) for n, p in self.weight_penalties.items()},
+            "outputs": serialize(self.output_penalty),
+        }
+        return {**super().get_config(), **config}

@@ -1,0 +1,42 @@
+"""Losses of `(y_true, y_pred)` that Keras lacks, under string names."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from keras_penalties import expressions
+from keras_penalties.discovery import discover
+from keras_penalties.losses.base import Loss
+
+if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
+    from keras_penalties.losses.squared import *
+
+
+def get(identifier: Any) -> Any:
+    """A loss from a string, a config, a class, or a loss itself.
+
+    Args:
+        identifier: `"half_sum_squared_error"`, with arguments as in
+            `"half_sum_squared_error(reduction='sum')"`, a Keras key, a config, a
+            function `(y_true, y_pred)` or a `keras.losses.Loss`. Keras' own names
+            work too.
+
+    Raises:
+        ValueError: for an unknown name, with those that come near.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> kp.losses.get("half_sum_squared_error(reduction='sum')").reduction
+        'sum'
+    """
+    found = expressions.get(identifier, "loss")
+    if not callable(found):
+        raise ValueError(
+            "Invalid value for argument `identifier`. Expected a loss, its name or its "
+            f"config. Received: identifier={identifier!r}"
+        )
+    return found
+
+
+_found = discover(sys.modules[__name__])
+globals().update(_found)
+__all__ = ["Loss", "get", *_found]

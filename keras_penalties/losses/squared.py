@@ -1,0 +1,44 @@
+"""Squared errors."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from keras_penalties.losses.base import Loss, aligned
+from keras_penalties.numerics import Tensor
+from keras_penalties.registry import register
+
+
+@register
+class HalfSumSquaredError(Loss):
+    """Half the sum of squared errors over the features: `½·Σ(y_true − y_pred)²`.
+
+    Its gradient is the plain residual. Keras' `MeanSquaredError` is twice this divided
+    by the number of features.
+
+    Args:
+        name: For logs. Default `"half_sum_squared_error"`.
+        reduction: How the samples are reduced: `"sum_over_batch_size"` gives the mean
+            over samples, `"sum"` the textbook's sum over all. Default
+            `"sum_over_batch_size"`.
+        dtype: In which to compute. Default `keras.config.floatx()`.
+
+    Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
+    the result is (batch, ...) before the reduction.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> loss = kp.losses.HalfSumSquaredError()
+        >>> float(loss([[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [2.0, 0.0]]))
+        1.5
+
+    Raises:
+        ValueError: if the shapes differ by more than a last axis of 1.
+
+    Source: Bishop, "Pattern Recognition and Machine Learning", 2006, eq. 5.14.
+    """
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Half the sum over the last axis, one value per sample."""
+        y_true, y_pred = aligned(y_true, y_pred)
+        return 0.5 * ops.sum(ops.square(y_true - y_pred), axis=-1)

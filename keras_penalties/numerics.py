@@ -1,0 +1,110 @@
+"""Maths that is right on every backend: kinks, tiny and huge values, thresholds.
+
+Autodiff of the plain formulas differs between backends at a kink (|x| at 0 has
+slope 1 on JAX, 0 on TensorFlow and torch; a norm at 0 gives NaN). Every penalty
+is written with the functions here, whose subgradient at a kink is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+Tensor: TypeAlias = Any
+"""A tensor of the active backend. Keras has no static type for it."""
+
+
+def widened(x: Tensor) -> Tensor:
+    """`x` in float32, or in float64 where it came so: half floats overflow in sums."""
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
+
+
+def absolute(x: Tensor) -> Tensor:
+    """|x| with slope 0 at 0."""
+    return x * ops.stop_gradient(ops.sign(x))
+
+
+def positive_part(x: Tensor) -> Tensor:
+    """max(x, 0) with slope 0 at 0."""
+    return ops.where(x > 0, x, ops.zeros_like(x))
+
+
+def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
+    """sign(x)·max(|x| - threshold, 0): the proximal map of |x|."""
+    return ops.sign(x) * positive_part(ops.absolute(x) - threshold)
+
+
+def norm(
+    x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
+) -> Tensor:
+    """The Euclidean norm over `axis`, with gradient 0 at 0 and no overflow inside."""
+    if axis is None:
+        x, axis = ops.reshape(x, (-1,)), 0
+    largest = ops.stop_gradient(ops.max(ops.absolute(x), axis=axis, keepdims=True))
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.sum(ops.square(x / scale), axis=axis, keepdims=True)
+    # Both branches of a `where` are differentiated: sqrt must never see a 0.
+    zero = squares == 0
+    root = ops.sqrt(ops.where(zero, ops.ones_like(squares), squares))
+    result = scale * ops.where(zero, ops.zeros_like(squares), root)
+    return result if keepdims else ops.squeeze(result, axis)
+
+
+def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient at `x` of a function that returns a scalar, itself differentiable.
+
+    Keras 3.15 has no public `ops.grad`: this is the one place that knows backends.
+    """
+    return value_and_gradient(fn, x)[1]
+
+
+def value_and_gradient(
+    fn: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The scalar `fn(x)` and its gradient, both differentiable."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        value, slope = jax.value_and_grad(fn)(ops.convert_to_tensor(x))
+        return value, slope
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = fn(x)
+        slope = tape.gradient(value, x, unconnected_gradients="zero")
+        return value, slope
+    if backend == "torch":
+        return _torch_value_and_gradient(fn, x)
+    raise NotImplementedError(
+        f"Input gradients need TensorFlow, JAX or torch. The backend is '{backend}'."
+    )
+
+
+def _torch_value_and_gradient(
+    fn: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    import torch
+
+    tracked = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = ops.convert_to_tensor(x)
+        if not x.requires_grad:
+            x = x.detach().requires_grad_(True)
+        value = fn(x)
+        if not value.requires_grad:
+            return value, torch.zeros_like(x)
+        (slope,) = torch.autograd.grad(
+            value, x, create_graph=tracked, allow_unused=True
+        )
+    if slope is None:
+        slope = torch.zeros_like(x)
+    return (value, slope) if tracked else (value.detach(), slope.detach())

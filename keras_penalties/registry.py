@@ -1,0 +1,214 @@
+"""One place that knows every class and function by its names.
+
+`@register` gives an object its Keras key (`package>Name`, what a saved file
+holds), its snake_case string name (what `compile(loss="...")` and
+`kernel_regularizer="..."` take) and its place in `registered()`, over which the
+tests, the docs and `keras-penalties list` run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import keras
+
+from keras_penalties import compat
+
+T = TypeVar("T")
+
+_KINDS = {
+    "loss": keras.losses.Loss,
+    "penalty": keras.regularizers.Regularizer,
+    "layer": keras.layers.Layer,
+    "optimizer": keras.optimizers.Optimizer,
+    "metric": keras.metrics.Metric,
+    "callback": keras.callbacks.Callback,
+    "schedule": keras.optimizers.schedules.LearningRateSchedule,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one registered object."""
+
+    key: str
+    name: str
+    kind: str
+    obj: Any
+
+    @property
+    def package(self) -> str:
+        """The part of the key before `>`."""
+        return self.key.partition(">")[0]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def snake_case(name: str) -> str:
+    """Turn a class name into its string name.
+
+    Example:
+        >>> snake_case("KLSparsity"), snake_case("L1")
+        ('kl_sparsity', 'l1')
+    """
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+@overload
+def register(obj: T) -> T: ...
+@overload
+def register(
+    obj: None = None, *, package: str | None = None, string_name: bool = True
+) -> Callable[[T], T]: ...
+def register(
+    obj: Any = None, *, package: str | None = None, string_name: bool = True
+) -> Any:
+    """Register a loss, a penalty, a layer or a loss function under its names.
+
+    Args:
+        obj: The class, or the function `(y_true, y_pred)`, when `@register` is
+            used bare.
+        package: The part of the Keras key before `>`. Default: the top-level
+            package that the object is defined in; a script or a notebook has
+            none and must name one.
+        string_name: Whether the bare snake_case name also works in `compile`
+            and in Keras' slots. Without it only `package>Name` does.
+
+    Returns:
+        The object itself, or a decorator.
+
+    Raises:
+        ValueError: if a name is taken, by Keras or by another registration.
+        TypeError: if the object is of no kind that Keras can save.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> @kp.register(package="my_project")
+        ... def summed_error(y_true, y_pred):
+        ...     return (y_true - y_pred) ** 2
+        >>> kp.losses.get("my_project>summed_error") is summed_error
+        True
+    """
+    if obj is None:
+        return lambda target: _register(target, package, string_name)
+    return _register(obj, package, string_name)
+
+
+def _register(obj: Any, package: str | None, string_name: bool) -> Any:
+    kind = _kind_of(obj)
+    package = package or _own_package(obj)
+    key = f"{package}>{obj.__name__}"
+    name = snake_case(obj.__name__)
+    _refuse_clash(key, name, kind, obj, string_name)
+    keras.saving.register_keras_serializable(package=package)(obj)
+    _ENTRIES[key] = Entry(key, name, kind, obj)
+    compat.add_string_names(kind, obj, [key, *([name] if string_name else [])])
+    return obj
+
+
+def _kind_of(obj: Any) -> str:
+    if inspect.isclass(obj):
+        if issubclass(obj, keras.Model):
+            return "model"
+        for kind, base in _KINDS.items():
+            if issubclass(obj, base):
+                return kind
+        return "object"
+    if callable(obj) and hasattr(obj, "__name__"):
+        return "loss"
+    raise TypeError(
+        "Invalid value for argument `obj`. Expected a class, or a function of "
+        f"(y_true, y_pred). Received: obj={obj!r} (of type {type(obj).__name__})"
+    )
+
+
+def _own_package(obj: Any) -> str:
+    package: str = obj.__module__.partition(".")[0]
+    if package in ("__main__", "builtins"):
+        raise ValueError(
+            "Argument `package` is required for an object that is defined in a "
+            f"script or a notebook. Received: package=None for {obj.__name__}. Use "
+            f"`@register(package='my_project')`: the file that is saved will name "
+            f"it 'my_project>{obj.__name__}'."
+        )
+    return package
+
+
+def _refuse_clash(key: str, name: str, kind: str, obj: Any, string_name: bool) -> None:
+    registered = keras.saving.get_registered_object(key)
+    if registered is not None and not _is_rerun(registered, obj):
+        raise ValueError(
+            f"'{key}' is already registered, by {_whose(registered)}. Choose another "
+            "name, or another `package`."
+        )
+    if not string_name:
+        return
+    holder = compat.string_names(kind).get(name)
+    if holder is not None and not _is_rerun(holder, obj):
+        raise ValueError(
+            f"The name '{name}' belongs to {_whose(holder)}. Choose another name, or "
+            f"pass `string_name=False` to be reached by '{key}' only."
+        )
+
+
+def _is_rerun(old: Any, new: Any) -> bool:
+    """In a prompt or a notebook the same definition may be entered again."""
+    same = (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+    return old is new or (same and hasattr(sys, "ps1"))
+
+
+def _whose(obj: Any) -> str:
+    if obj.__module__.partition(".")[0] == "keras":
+        return f"Keras ({obj.__qualname__})"
+    return f"{obj.__module__}.{obj.__qualname__}"
+
+
+def registered(kind: str | None = None, package: str | None = None) -> Iterator[Entry]:
+    """Every registered object, sorted by key, of one kind and package or of all.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> from keras_penalties.registry import registered
+        >>> [e.name for e in registered("penalty") if e.obj is kp.penalties.L1]
+        ['l1']
+    """
+    for _, entry in sorted(_ENTRIES.items()):
+        if kind in (None, entry.kind) and package in (None, entry.package):
+            yield entry
+
+
+def lookup(name: str, kind: str) -> Any:
+    """The object of that kind that answers to `name`: a key, a class or a string name.
+
+    This package's own names come first, then any other registered one, then Keras'.
+
+    Raises:
+        ValueError: if nothing answers, with the names that come near.
+    """
+    entries = list(registered(kind))
+    entries.sort(key=lambda e: e.package != "keras_penalties")
+    for entry in entries:
+        if name in (entry.key, entry.name, entry.obj.__name__):
+            return entry.obj
+    holder = compat.string_names(kind).get(name)
+    if holder is not None:
+        return holder
+    known = {n for e in entries for n in (e.key, e.name)}
+    known |= set(compat.string_names(kind))
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    elsewhere = [e for e in registered() if name in (e.key, e.name, e.obj.__name__)]
+    if elsewhere:
+        hint = f" '{name}' is a {elsewhere[0].kind}, not a {kind}."
+    raise ValueError(
+        f"Unknown {kind} name.{hint} Received: {name!r}. "
+        "`keras-penalties list` shows all names."
+    )

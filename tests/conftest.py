@@ -1,0 +1,58 @@
+"""What every test file shares: the backend, hypothesis' profile, a fresh process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import hypothesis
+import keras
+import pytest
+
+import keras_penalties  # noqa: F401
+
+hypothesis.settings.register_profile(
+    "default",
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "20")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("default")
+
+BACKEND = keras.backend.backend()
+
+
+def pytest_report_header() -> str:
+    return f"keras {keras.__version__} on {BACKEND}"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def fresh_process(tmp_path):
+    """Run Python source in a new process on the same backend; its stdout comes back."""
+
+    def run(source: str, **env: str) -> str:
+        script = tmp_path / "fresh.py"
+        script.write_text(source)
+        result = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": BACKEND, **env},
+            cwd=tmp_path,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout.strip()
+
+    return run
