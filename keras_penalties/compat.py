@@ -1,11 +1,9 @@
-"""What is private in Keras and has no public twin: the only module that uses `keras.src`.
+"""What is private in Keras: the only module that uses `keras.src`, and why.
 
-| use | why nothing public serves |
-| --- | --- |
-| the tables of string names | `keras.losses.get(str)` reads nothing else (keras#20112) |
-| `AutocastScope(None)` | a weight read in `call` comes in float16 under mixed precision |
-| the stateless scope and `_loss_ids` | Keras on JAX loses and miscounts `add_loss` |
-| `Layer.__call__`'s code object | Keras >= 3.14 divides the activity slot by the batch |
+- The tables of string names: `keras.losses.get(str)` reads nothing else (keras#20112).
+- `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
+- The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
+- The code of `Layer.__call__`: Keras >= 3.14 divides the activity slot by the batch.
 
 `tests/test_compat.py` fails when Keras makes one of these needless.
 """

@@ -27,9 +27,9 @@ class HalfSumSquaredError(Loss):
     the result is (batch, ...) before the reduction.
 
     Example:
-        >>> import keras_penalties as kp
+        >>> import numpy as np, keras_penalties as kp
         >>> loss = kp.losses.HalfSumSquaredError()
-        >>> float(loss([[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [2.0, 0.0]]))
+        >>> float(loss(np.zeros((2, 2)), np.array([[1.0, 1.0], [2.0, 0.0]])))
         1.5
 
     Raises:

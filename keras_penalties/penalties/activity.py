@@ -34,7 +34,7 @@ class KLSparsity(Penalty):
         >>> import keras_penalties as kp
         >>> kl = kp.penalties.KLSparsity(1.0, rate=0.1)
         >>> round(float(kl([[0.1, 0.4], [0.1, 0.6]])), 4)
-        0.5108
+        0.3681
 
     Raises:
         ValueError: if `rate` is not strictly between 0 and 1.
