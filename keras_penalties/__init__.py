@@ -3,9 +3,9 @@
 objective = data loss + Σ strength × penalty(target)
 """
 
-from keras_penalties import layers, losses, penalties
+from keras_penalties import layers, losses, models, penalties
 from keras_penalties.penalties import get
 from keras_penalties.registry import register
 
 __version__ = "0.1.0"
-__all__ = ["get", "layers", "losses", "penalties", "register"]
+__all__ = ["get", "layers", "losses", "models", "penalties", "register"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -80,6 +81,17 @@ class Penalized(PenaltyLayer):
                 for part in self.output_penalty.parts()
             ]
         return terms
+
+    def build(self, input_shape: Any = None) -> None:
+        """Build the layer, where one shape says all, and the terms' weights.
+
+        A layer of several inputs, as attention is, is built by its first call.
+        """
+        super().build(input_shape)
+        alone = len(inspect.signature(self.layer.build).parameters) == 1
+        if alone and not self.layer.built:
+            self.layer.build(input_shape)
+            self.layer.built = True
 
     def call(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the layer gives out, the terms added to the loss."""
