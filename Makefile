@@ -1,0 +1,51 @@
+# `make test` and `make demo` need nothing but Python 3.11 or later: they set up .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# TensorFlow unless the environment says otherwise, and without its start-up notes.
+export KERAS_BACKEND ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test lint format types docs bench check clean
+help:
+	@echo "make demo    train on real digits and write demo-report/"
+	@echo "make test    the tests but for the slow ones"
+	@echo "make check   lint, types, test and docs, as before a commit"
+	@echo "make lint | format | types | docs | bench | clean"
+
+demo: $(VENV)/.user
+	$(BIN)/keras-penalties demo --out demo-report
+
+test: $(VENV)/.user
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.developer
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+docs: $(VENV)/.developer
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.developer
+	$(BIN)/python -m pytest benchmarks
+
+check: lint types test docs
+
+clean:
+	rm -rf $(VENV) build dist site demo-report *.egg-info
+
+$(VENV)/.user: EXTRAS := tensorflow,demo,test
+$(VENV)/.developer: EXTRAS := tensorflow,dev,docs
+$(VENV)/.user $(VENV)/.developer: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	  f"Python 3.11 or later is needed, {v[0]}.{v[1]} is here: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@

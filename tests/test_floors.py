@@ -1,0 +1,80 @@
+"""Imports go down the floors only, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "keras_penalties"
+FLOORS = {
+    0: "registry config checks numerics compat expressions discovery",
+    1: "strengths penalties losses",
+    2: "layers optimizers attach terms plots callbacks",
+    3: "models __init__ cli demo __main__",
+}
+FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def unit_of(file: Path) -> str:
+    """The part of the layout that a file belongs to: a module or a folder."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Every module that a file imports, inside functions too, by its full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_units(tree: ast.AST) -> set[str]:
+    """The parts of this package that a file imports; a bare name is `__init__`'s."""
+    names = [m.split(".") for m in imported_modules(tree)]
+    own = [parts[1:] or ["__init__"] for parts in names if parts[0] == PACKAGE.name]
+    units = {unit_of(file) for file in FILES}
+    return {parts[0] if parts[0] in units else "__init__" for parts in own}
+
+
+@pytest.mark.parametrize("unit", sorted({unit_of(file) for file in FILES}))
+def test_every_part_has_a_floor(unit):
+    assert unit in FLOOR, f"say in FLOORS on which floor `{unit}` stands"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_go_down(file):
+    floor = FLOOR[unit_of(file)]
+    above = [u for u in imported_units(ast.parse(file.read_text())) if FLOOR[u] > floor]
+    assert not above
+
+
+def test_no_circles_between_parts():
+    graph: dict[str, set[str]] = {}
+    for file in FILES:
+        unit, units = unit_of(file), imported_units(ast.parse(file.read_text()))
+        graph.setdefault(unit, set()).update(units - {unit})
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_private_keras_only_in_compat():
+    users = {
+        unit_of(file)
+        for file in FILES
+        for name in imported_modules(ast.parse(file.read_text()))
+        if name.startswith("keras.src")
+    }
+    assert users == {"compat"}
+
+
+def test_an_import_up_or_by_the_front_door_is_seen():
+    source = "def f():\n    from keras_penalties.layers import base\n"
+    assert imported_units(ast.parse(source)) == {"layers"}
+    for source in ("import keras_penalties as kp", "from keras_penalties import get"):
+        assert imported_units(ast.parse(source)) == {"__init__"}
