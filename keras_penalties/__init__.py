@@ -5,7 +5,18 @@ objective = data loss + Σ strength × penalty(target)
 
 from keras_penalties import layers, losses, models, penalties
 from keras_penalties.penalties import get
+from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
+from keras_penalties.terms import terms
 
 __version__ = "0.1.0"
-__all__ = ["get", "layers", "losses", "models", "penalties", "register"]
+__all__ = [
+    "get",
+    "layers",
+    "losses",
+    "models",
+    "penalties",
+    "plot_terms",
+    "register",
+    "terms",
+]

@@ -3,6 +3,7 @@
 - The tables of string names: `keras.losses.get(str)` reads nothing else (keras#20112).
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
+- `_layers` and the lists of variables: which layer holds a weight, or another layer.
 - The code of `Layer.__call__`: Keras >= 3.14 divides the activity slot by the batch.
 
 `tests/test_compat.py` fails when Keras makes one of these needless.
@@ -115,3 +116,23 @@ def losses_wanted() -> bool:
     """Whether anybody will read the losses of this call: on JAX `predict` won't."""
     scope = _get_stateless_scope()
     return scope is None or bool(scope.collect_losses)
+
+
+def flat_layers(layer: Any) -> list[Any]:
+    """The layer and all layers inside it, each once, in the order they were added."""
+    seen: dict[int, Any] = {}
+
+    def visit(node: Any) -> None:
+        if id(node) not in seen:
+            seen[id(node)] = node
+            for child in node._layers:
+                visit(child)
+
+    visit(layer)
+    return list(seen.values())
+
+
+def own_weights(layer: Any) -> list[Any]:
+    """The weights that the layer itself holds, without those of layers inside it."""
+    weights: list[Any] = layer._trainable_variables + layer._non_trainable_variables
+    return weights

@@ -59,15 +59,9 @@ class ActivityPenalty(PenaltyLayer):
         """Create the terms' weights, and the running mean where there is one."""
         super().build(input_shape)
         if self.momentum is not None:
-            shape = (input_shape[-1] + 1,)  # the last entry sums the weights
-            self.running_mean = self.add_weight(
-                name="running_mean",
-                shape=shape,
-                dtype=self.sums.dtype,
-                initializer="zeros",
-                trainable=False,
-                autocast=False,
-            )
+            # The last entry sums the weights of the mean.
+            start = [0.0] * (input_shape[-1] + 1)
+            self.running_mean = self._state("running_mean", start, self.sums.dtype)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The input, its terms added to the loss."""

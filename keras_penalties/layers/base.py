@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_penalties import compat, config
@@ -82,28 +83,25 @@ class PenaltyLayer(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
-        constants = [t.penalty.strength for t in self.terms]
-        scheduled = [not isinstance(s, float) for s in constants]
-        values = [
-            0.0 if is_schedule else s
-            for s, is_schedule in zip(constants, scheduled, strict=True)
-        ]
-
-        def state(name: str, value: Any, dtype: str) -> Any:
-            return self.add_weight(
-                name=name,
-                shape=ops.shape(value),
-                dtype=dtype,
-                initializer=lambda shape, dtype: ops.cast(value, dtype),
-                trainable=False,
-                autocast=False,
-            )
-
-        self.strengths = state("strengths", ops.convert_to_tensor(values), dtype)
-        self.sums = state("sums", ops.zeros(len(values) + 1), dtype)
-        if any(scheduled):
-            self.steps = state("steps", ops.zeros(()), "int")
+        strengths = [t.penalty.strength for t in self.terms]
+        constants = [s if isinstance(s, float) else 0.0 for s in strengths]
+        self.strengths = self._state("strengths", constants, dtype)
+        self.sums = self._state("sums", [0.0] * (len(strengths) + 1), dtype)
+        if not all(isinstance(s, float) for s in strengths):
+            self.steps = self._state("steps", 0, "int")
         self.built = True
+
+    def _state(self, name: str, value: Any, dtype: str) -> Any:
+        """A weight that only this layer's own `call` and its owner change."""
+        start = np.asarray(value)  # not a tensor: `build` may run inside a trace
+        return self.add_weight(
+            name=name,
+            shape=start.shape,
+            dtype=dtype,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
+            trainable=False,
+            autocast=False,
+        )
 
     def strength(self, term: Term) -> Tensor:
         """The term's strength at the present step."""
@@ -114,6 +112,10 @@ class PenaltyLayer(keras.layers.Layer):
     def acts(self, term: Term) -> bool:
         """Whether the term can change any weight: not one on a frozen weight."""
         return True
+
+    def target_path(self, term: Term) -> str:
+        """What the term penalises, named within the model."""
+        return self.name
 
     @property
     def metrics(self) -> list[Any]:

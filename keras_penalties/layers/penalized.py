@@ -125,6 +125,11 @@ class Penalized(PenaltyLayer):
             return True
         return bool(self.variable(term.target).trainable)
 
+    def target_path(self, term: Term) -> str:
+        """The wrapped layer, and the weight's name in it."""
+        name: str = self.layer.name
+        return name if term.target == "output" else f"{name}/{term.target}"
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The layer's own."""
         return self.layer.compute_mask(inputs, mask)

@@ -114,12 +114,12 @@ class SparseAutoencoder(keras.Model):
         hidden = 3 * width if self.hidden_units is None else self.hidden_units
         start = math.log(self.rate / (1.0 - self.rate))
         self.encoder = self._dense("encoder", hidden, start)
-        self.decoder = self._dense("decoder", width, 0.0)
         self.code = (
             ActivityPenalty(KLSparsity(self.sparsity, self.rate), name="code")
             if self.sparsity
             else keras.layers.Identity(name="code")
         )
+        self.decoder = self._dense("decoder", width, 0.0)
         self.join_one = BiasUnit(name="bias_unit")
         extra = int(self.bias_unit)
         self.encoder.build((None, width + extra))
@@ -146,7 +146,7 @@ class SparseAutoencoder(keras.Model):
         return self.code(self.encoder(self.join_one(x) if self.bias_unit else x))
 
     def decode(self, code: Tensor) -> Tensor:
-        """The reconstruction from a code: (batch, hidden_units) to (batch, features)."""
+        """Reconstruct from a code: (batch, hidden_units) to (batch, features)."""
         code = ops.convert_to_tensor(code, self.compute_dtype)
         return self.decoder(self.join_one(code) if self.bias_unit else code)
 
