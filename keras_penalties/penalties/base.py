@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
@@ -39,6 +40,10 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """The smallest rank of input that has a meaning: 2 for a matrix penalty."""
     domain: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     """The entries for which the formula is meant."""
+    per_entry: ClassVar[bool] = False
+    """Whether `prox` is right for one t per entry, the metric of an adaptive optimizer,
+    and not only for one number. False is always safe: `Proximal` then gives the whole
+    weight one t."""
     statistic: ClassVar[str | None] = None
     """`"batch"` where the value is a statistic of a batch, `"mean"` where it depends on
     the batch's mean only, and None where it is an extensive sum. A host divides an
@@ -101,6 +106,14 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def name(self) -> str:
         """The word for this penalty in logs: its string name."""
         return snake_case(type(self).__name__)
+
+    @property
+    def concavity(self) -> float:
+        """The least c for which `value(x) + ½·c·‖x‖²` is convex; infinite if none is.
+
+        `prox` is continuous for t below its inverse, and jumps beyond.
+        """
+        return 0.0 if self.convex else math.inf
 
     def parts(self) -> list[Penalty]:
         """The penalties that this one is the sum of: itself, unless it is a `Sum`."""

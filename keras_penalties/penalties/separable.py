@@ -30,6 +30,8 @@ class L1(Penalty):
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
     """
 
+    per_entry = True
+
     def value(self, x: Tensor) -> Tensor:
         """`Σ|x|`."""
         return ops.sum(absolute(x))
@@ -53,6 +55,8 @@ class L2(Penalty):
 
     Source: Hoerl and Kennard, "Ridge Regression", 1970.
     """
+
+    per_entry = True
 
     def value(self, x: Tensor) -> Tensor:
         """`Σx²`."""
@@ -84,6 +88,8 @@ class ElasticNet(Penalty):
     Source: Zou and Hastie, "Regularization and Variable Selection via the Elastic
     Net", 2005.
     """
+
+    per_entry = True
 
     def __init__(self, strength: Strength = 0.01, l1_ratio: float = 0.5) -> None:
         super().__init__(strength)
