@@ -31,7 +31,7 @@ types: $(VENV)/.developer
 	$(BIN)/mypy
 
 docs: $(VENV)/.developer
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m pytest benchmarks

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     names.set_defaults(run=_list)
 
     demo = commands.add_parser("demo", help="train on real digits and write a report")
-    demo.add_argument("--out", type=Path, default=Path("demo-report"), metavar="DIR")
-    demo.add_argument("--epochs", type=_count, default=20, metavar="N")
+    option = partial(demo.add_argument, help="default: %(default)s")
+    option("--out", type=Path, default=Path("demo-report"), metavar="DIR")
+    option("--epochs", type=_count, default=20, metavar="N")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -61,9 +63,9 @@ def _count(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Print name, key and formula, one object a line."""
+    """Print name, key and formula, or what the object does, one object a line."""
     entries = sorted(registered(args.kind), key=lambda e: (e.kind, e.name))
-    rows = [(e.name, e.key, formula(e.obj)) for e in entries]
+    rows = [(e.name, e.key, formula(e.obj) or summary(e.obj)) for e in entries]
     rows = [row for row in rows if args.text.lower() in " ".join(row).lower()]
     if not rows:
         return _complain(f"no {args.kind or 'name'} contains {args.text!r}")
@@ -92,14 +94,18 @@ def _complain(message: str) -> int:
 
 
 def formula(obj: Any) -> str:
-    """The formula that ends the first paragraph of a docstring, else that paragraph.
+    """The formula that ends the first paragraph of a docstring, or nothing.
 
     Example:
         >>> import keras_penalties as kp
         >>> formula(kp.penalties.L1)
         'Σ|x|'
     """
+    found = re.search(r": `([^`]+)`\.?$", summary(obj))
+    return found[1] if found else ""
+
+
+def summary(obj: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
     paragraph = inspect.cleandoc(obj.__doc__ or "").partition("\n\n")[0]
-    text = " ".join(paragraph.split())
-    found = re.search(r": `([^`]+)`\.?$", text)
-    return found[1] if found else text
+    return " ".join(paragraph.split())

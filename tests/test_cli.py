@@ -23,9 +23,10 @@ def run(*argv: str) -> int:
 def test_list_shows_every_registered_object_once(capsys):
     assert run("list") == 0
     rows = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-    expected = {(e.name, e.key, cli.formula(e.obj)) for e in registered()}
-    assert {tuple(row) for row in rows} == expected
-    assert len(rows) == len(expected)
+    assert {(name, key) for name, key, _ in rows} == {
+        (e.name, e.key) for e in registered()
+    }
+    assert len(rows) == len(list(registered()))
 
 
 def test_list_of_one_kind_in_columns(capsys):
@@ -76,18 +77,8 @@ def test_the_formula_is_the_end_of_the_first_paragraph():
         """
 
     assert cli.formula(Long) == "a + b"
-    assert cli.formula(kp.layers.ActivityPenalty).startswith("Passes its input")
-
-
-def test_every_penalty_and_loss_shows_a_formula():
-    entries = [*registered("penalty"), *registered("loss")]
-    own = [e for e in entries if e.package == "keras_penalties"]
-    missing = [
-        e.key
-        for e in own
-        if f"`{cli.formula(e.obj)}`" not in " ".join(e.obj.__doc__.split())
-    ]
-    assert not missing
+    assert cli.summary(Long) == "One thing on two lines: `a + b`."
+    assert cli.formula(kp.layers.ActivityPenalty) == ""
 
 
 def test_as_a_module_clean_on_stdout_and_safe_without_a_reader():

@@ -1,0 +1,96 @@
+"""The docs: their code runs, their links lead somewhere, every object is in them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from keras_penalties.registry import Entry, registered, snake_case
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if python_blocks(p) or p.stem == "README"], ids=page_id
+)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if not python_blocks(page):
+        pytest.skip("no code yet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names = {"__name__": f"page_{page.stem}"}
+    for block in python_blocks(page):  # a later block may use an earlier one's names
+        exec(compile(block, page_id(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_relative_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)\s:#]+)[)#]", page.read_text())
+    made = ("reference/",)  # by docs/hooks.py
+    missing = [
+        t for t in targets if not t.startswith(made) and not (page.parent / t).exists()
+    ]
+    assert not missing
+
+
+def test_the_menu_has_every_page(hooks):
+    menu = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    docs = [p.relative_to(ROOT) for p in PAGES if p.parent != ROOT]
+    written = {p.relative_to("docs").as_posix() for p in docs}
+    assert menu == written | set(hooks.ROOT_PAGES)
+
+
+@pytest.mark.parametrize(
+    "entry", registered(package="keras_penalties"), ids=lambda e: e.obj.__name__
+)
+def test_every_registered_object_is_documented(hooks, entry):
+    assert hooks.problems(entry) == []
+    page = hooks.reference_pages()[f"reference/{entry.kind}.md"]
+    path = f"{entry.obj.__module__}.{entry.obj.__name__}"
+    assert f"](#{path}) | `{entry.name}` | `{entry.key}` |" in page
+    assert f"\n::: {path}\n" in page
+
+
+def test_a_bare_docstring_is_refused(hooks):
+    class Bare:
+        """Says nothing, not even its formula."""
+
+        def __init__(self, strength, width=1.0):
+            pass
+
+    entry = Entry("some>Bare", snake_case("Bare"), "penalty", Bare)
+    words = ["`strength`", "`width`", "Example", "formula", "Source"]
+    found = hooks.problems(entry)
+    assert len(found) == len(words)
+    assert all(word in line for word, line in zip(words, found, strict=True))
+
+
+def test_a_page_of_the_root_finds_its_way_in_the_docs(hooks):
+    text = "[a](CONTRIBUTING.md#x) ![b](docs/b.png) [c](LICENSE) [d](https://d.org/e)"
+    expected = "[a](contributing.md#x) ![b](b.png) c [d](https://d.org/e)"
+    assert hooks.from_root(text) == expected
+
+
+def test_contributing_shows_a_real_penalty(hooks):
+    text = hooks.with_sources((ROOT / "CONTRIBUTING.md").read_text())
+    assert "```python\n@register\nclass ElasticNet(Penalty):\n" in text
