@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # TensorFlow unless the environment says otherwise, and without its start-up notes.
 export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test lint format types docs bench check clean
 help:
@@ -46,6 +47,7 @@ $(VENV)/.developer: EXTRAS := tensorflow,dev,docs
 $(VENV)/.user $(VENV)/.developer: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	  f"Python 3.11 or later is needed, {v[0]}.{v[1]} is here: make PYTHON=python3.12")'
+	@echo 'Setting up $(VENV) for [$(EXTRAS)]: this takes minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
