@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from keras_penalties import expressions
 from keras_penalties.discovery import discover
-from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.base import Penalty, Separable
 
 if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.activity import *
     from keras_penalties.penalties.base import *
+    from keras_penalties.penalties.compose import *
     from keras_penalties.penalties.separable import *
 
 
@@ -42,4 +43,4 @@ def get(identifier: Any) -> Penalty:
 
 _found = discover(sys.modules[__name__])
 globals().update(_found)
-__all__ = ["Penalty", "get", *_found]
+__all__ = ["Penalty", "Separable", "get", *_found]

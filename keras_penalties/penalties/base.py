@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import keras
@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_penalties import checks, compat, config
 from keras_penalties.numerics import Tensor, widened
-from keras_penalties.registry import register, snake_case
+from keras_penalties.registry import snake_case
 from keras_penalties.strengths import Strength, as_strength
 
 
@@ -54,7 +54,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for method, wrap in (("value", _widens), ("prox", _keeps_dtype)):
+        for method, wrap in _WRAPS.items():
             if method in vars(cls):
                 setattr(cls, method, wrap(vars(cls)[method]))
 
@@ -84,6 +84,11 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def __call__(self, x: Tensor) -> Tensor:
         """`strength * value(x)`: what a Keras slot adds to the loss."""
+        x = ops.convert_to_tensor(x)
+        return self._applied(x, compat.slot_divisor(x))
+
+    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
+        """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
         if not isinstance(self.strength, float):
             checks.refuse(
                 "strength",
@@ -92,11 +97,6 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
                 "one",
                 self.strength,
             )
-        x = ops.convert_to_tensor(x)
-        return self._applied(x, compat.slot_divisor(x))
-
-    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
-        """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
         result = self.strength * self.value(x)
         if self.statistic:
             result *= ops.cast(slot_divisor, result.dtype)
@@ -128,7 +128,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
             }
         )
 
-    def __add__(self, other: Penalty) -> Sum:
+    def __add__(self, other: Penalty) -> Penalty:
+        from keras_penalties.penalties.compose import Sum
+
         if not isinstance(other, Penalty):
             return NotImplemented
         return Sum([*self.parts(), *other.parts()])
@@ -145,6 +147,10 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def examples(cls) -> list[Self]:
         """Instances that the laws, the docs and the listing run over."""
         return [cls(0.5)]
+
+    def example_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of input that the laws draw. A penalty that fits few names them."""
+        return [s for s in ((6,), (4, 3), (2, 2, 3)) if len(s) >= self.rank]
 
 
 def _widens(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -172,6 +178,9 @@ def _keeps_dtype(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
+_WRAPS = {"value": _widens, "entrywise": _widens, "prox": _keeps_dtype}
+
+
 def check_rank(penalty: Penalty, x: Tensor) -> None:
     """Refuse a tensor that has fewer axes than the penalty speaks of."""
     if len(x.shape) < penalty.rank:
@@ -181,90 +190,18 @@ def check_rank(penalty: Penalty, x: Tensor) -> None:
         )
 
 
-@register(string_name=False)  # `sum` says too little to stand alone in a slot.
-class Sum(Penalty):
-    """Several penalties on one tensor: `Σ strengthᵢ · valueᵢ(x)`.
+class Separable(Penalty):
+    """A penalty that is a sum over single entries, `Σ φ(x)`.
 
-    `L1(0.1) + L2(0.01)` makes one, and `2 * (...)` multiplies each strength.
-
-    Args:
-        penalties: Two penalties or more. Sums among them are flattened.
-
-    Example:
-        >>> import keras_penalties as kp
-        >>> both = kp.penalties.L1(0.5) + kp.penalties.L2(0.25)
-        >>> float(both([3.0, -1.0]))
-        4.5
-
-    Raises:
-        ValueError: if there is nothing to sum, or something is not a penalty.
+    A subclass writes `entrywise`, and `prox` for one t per entry.
     """
 
-    strength = 1.0
+    per_entry = True
 
-    def __init__(self, penalties: Iterable[Penalty]) -> None:
-        self.penalties = flattened(penalties)
+    def entrywise(self, x: Tensor) -> Tensor:
+        """φ of each entry, with φ(0) = 0."""
+        raise NotImplementedError
 
     def value(self, x: Tensor) -> Tensor:
-        """The sum of the parts, each with its own strength."""
-        return self._applied(x, 1.0)
-
-    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
-        return sum(part._applied(x, slot_divisor) for part in self.penalties)
-
-    @property
-    def convex(self) -> bool:  # type: ignore[override]
-        """Whether every part is."""
-        return all(part.convex for part in self.penalties)
-
-    @property
-    def even(self) -> bool:  # type: ignore[override]
-        """Whether every part is."""
-        return all(part.even for part in self.penalties)
-
-    @property
-    def rank(self) -> int:  # type: ignore[override]
-        """The largest rank that a part asks for."""
-        return max(part.rank for part in self.penalties)
-
-    @property
-    def domain(self) -> tuple[float, float]:  # type: ignore[override]
-        """The entries for which every part is meant."""
-        lows, highs = zip(*(part.domain for part in self.penalties), strict=True)
-        return max(lows), min(highs)
-
-    @property
-    def statistic(self) -> str | None:  # type: ignore[override]
-        """What the parts agree on: a host takes the parts one by one."""
-        kinds = {part.statistic for part in self.penalties}
-        return kinds.pop() if len(kinds) == 1 else "batch"
-
-    def parts(self) -> list[Penalty]:
-        """The penalties in the sum."""
-        return list(self.penalties)
-
-    def __mul__(self, factor: float) -> Any:
-        return Sum([part * factor for part in self.penalties])
-
-    __rmul__ = __mul__
-
-    def with_strength(self, strength: Strength) -> Self:
-        """Refused: each part of a sum has a strength of its own."""
-        raise TypeError("A Sum has no strength of its own: multiply it instead.")
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        """A sum of a kinked and a smooth penalty."""
-        from keras_penalties.penalties.separable import L1, L2
-
-        return [cls([L1(0.5), L2(0.25)])]
-
-
-def flattened(penalties: Iterable[Penalty]) -> list[Penalty]:
-    """The parts of all penalties, in order."""
-    given = list(penalties)
-    for penalty in given:
-        checks.instance("penalties", penalty, Penalty)
-    if not given:
-        checks.refuse("penalties", "at least one penalty", given)
-    return [part for penalty in given for part in penalty.parts()]
+        """`Σ φ(x)`."""
+        return ops.sum(self.entrywise(x))

@@ -8,13 +8,13 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import Tensor, absolute, soft_threshold
-from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
 
 
 @register(string_name=False)  # "l1" in a slot is Keras' own.
-class L1(Penalty):
+class L1(Separable):
     """The sum of absolute values, which favours exact zeros: `Σ|x|`.
 
     The slope at 0 is 0 on every backend; Keras' own L1 pushes zeros away on JAX.
@@ -30,11 +30,9 @@ class L1(Penalty):
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
     """
 
-    per_entry = True
-
-    def value(self, x: Tensor) -> Tensor:
-        """`Σ|x|`."""
-        return ops.sum(absolute(x))
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`|x|`."""
+        return absolute(x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold."""
@@ -42,7 +40,7 @@ class L1(Penalty):
 
 
 @register(string_name=False)  # "l2" in a slot is Keras' own.
-class L2(Penalty):
+class L2(Separable):
     """The sum of squares, as in Keras, without a half: `Σx²`.
 
     Args:
@@ -56,11 +54,9 @@ class L2(Penalty):
     Source: Hoerl and Kennard, "Ridge Regression", 1970.
     """
 
-    per_entry = True
-
-    def value(self, x: Tensor) -> Tensor:
-        """`Σx²`."""
-        return ops.sum(ops.square(x))
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`x²`."""
+        return ops.square(x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`x / (1 + 2t)`."""
@@ -68,7 +64,7 @@ class L2(Penalty):
 
 
 @register
-class ElasticNet(Penalty):
+class ElasticNet(Separable):
     """L1 and half L2 in one proportion: `Σ l1_ratio·|x| + ½(1 − l1_ratio)·x²`.
 
     The form of scikit-learn's ElasticNet.
@@ -89,16 +85,14 @@ class ElasticNet(Penalty):
     Net", 2005.
     """
 
-    per_entry = True
-
     def __init__(self, strength: Strength = 0.01, l1_ratio: float = 0.5) -> None:
         super().__init__(strength)
         self.l1_ratio = checks.number("l1_ratio", l1_ratio, 0.0, 1.0)
 
-    def value(self, x: Tensor) -> Tensor:
-        """`Σ l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
         kinked, smooth = self.l1_ratio, 0.5 * (1.0 - self.l1_ratio)
-        return ops.sum(kinked * absolute(x) + smooth * ops.square(x))
+        return kinked * absolute(x) + smooth * ops.square(x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold, then the shrinkage."""
