@@ -83,7 +83,7 @@ def problems(entry: Entry) -> list[str]:
             missing.append("a Source")
     if entry.kind not in TITLES:
         missing.append(f"a page for its kind, '{entry.kind}', in TITLES")
-    return [f"{entry.key}: no {what}" for what in missing]
+    return [f"{entry.key} lacks {what}" for what in missing]
 
 
 def _explains(doc: str, argument: str) -> bool:
