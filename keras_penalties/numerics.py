@@ -7,6 +7,7 @@ is written with the functions here, whose subgradient at a kink is 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -39,6 +40,48 @@ def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     return ops.sign(x) * positive_part(ops.absolute(x) - threshold)
 
 
+def bounded(x: Tensor, bound: float = 30.0) -> Tensor:
+    """`x` held within ±bound, with slope 1 everywhere.
+
+    For a log-parameter, so that its exp and the square of that are finite, and a
+    parameter that has left the range is still drawn back by its gradient.
+    """
+    inside = ops.stop_gradient(ops.clip(x, -bound, bound))
+    return inside + (x - ops.stop_gradient(x))
+
+
+def stirling_error(x: Tensor) -> Tensor:
+    """`log Γ(x) − [(x − ½)·log x − x + ½·log 2π]` for x > 0, with its gradient.
+
+    Keras has no log-gamma. Log-likelihoods are differences of it, and these lose no
+    digits when the bracket is cancelled on paper and only this small rest is computed.
+    """
+    small = x < 8.0
+    # Below 8, from the value at x + 8: Γ(x + 8) = x·(x + 1)·…·(x + 7)·Γ(x).
+    low = ops.where(small, x, ops.ones_like(x))
+    high = ops.where(small, low + 8.0, x)
+    steps = math.prod((low + k) / (low + 8.0) for k in range(8))
+    shift = (low - 0.5) * ops.log1p(8.0 / low) - 8.0 - ops.log(steps)
+    inverse = 1.0 / high
+    series = ops.zeros_like(x)
+    for coefficient in reversed(_STIRLING_SERIES):
+        series = series * ops.square(inverse) + coefficient
+    return series * inverse + ops.where(small, shift, ops.zeros_like(x))
+
+
+# Bernoulli numbers: B(2k) / (2k·(2k − 1)).
+_STIRLING_SERIES = (
+    1 / 12,
+    -1 / 360,
+    1 / 1260,
+    -1 / 1680,
+    1 / 1188,
+    -691 / 360360,
+    1 / 156,
+    -3617 / 122400,
+)
+
+
 def norm(
     x: Tensor, axis: int | Sequence[int] | None = None, keepdims: bool = False
 ) -> Tensor:
@@ -53,6 +96,18 @@ def norm(
     root = ops.sqrt(ops.where(zero, ops.ones_like(squares), squares))
     result = scale * ops.where(zero, ops.zeros_like(squares), root)
     return result if keepdims else ops.squeeze(result, axis)
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """A weight of any rank as (all other axes, output axis), usual for kernels."""
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def gram(x: Tensor) -> Tensor:
+    """xᵀx of a matrix; entries too large overflow to ±infinity, and not to NaN."""
+    scale = ops.stop_gradient(ops.max(ops.absolute(x)))
+    scale = ops.where(scale > 1.0, scale, ops.ones_like(scale))
+    return scale * ops.matmul(ops.transpose(x / scale), x)
 
 
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

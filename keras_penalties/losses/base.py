@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_penalties import config
@@ -16,13 +17,19 @@ class Loss(keras.losses.Loss):
     """A Keras loss whose whole state is its arguments, so that it reloads as it was.
 
     A subclass writes `call`, which returns one value per sample, and stores each
-    argument under its own name.
+    argument under its own name. Half floats are widened before `call` and until the
+    samples are reduced.
 
     Args:
         name: For logs. Default: the string name of the class.
         reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: In which to compute. Default `keras.config.floatx()`.
+        dtype: Of the result. Default `keras.config.floatx()`. The computation is in
+            float64 if it is float64, else in float32.
     """
+
+    exact_targets: ClassVar[bool] = False
+    """Whether integer targets reach `call` as integers: Keras makes floats of them,
+    and float32 can't tell 16777217 from 16777216."""
 
     def __init__(
         self,
@@ -32,6 +39,20 @@ class Loss(keras.losses.Loss):
     ) -> None:
         name = name or snake_case(type(self).__name__)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
+    ) -> Tensor:
+        """The reduced loss, as in `keras.losses.Loss`."""
+        whole = _InFullPrecision(self, y_true)
+        return ops.cast(whole(0.0, y_pred, sample_weight), self.dtype)
+
+    def as_target(self, y_true: Tensor, dtype: str) -> Tensor:
+        """Targets as `call` wants them: in `dtype`, or still integers."""
+        came = keras.backend.standardize_dtype(ops.convert_to_tensor(y_true).dtype)
+        # Smaller integers are exact in float32.
+        exact = self.exact_targets and came in ("int32", "int64", "uint32", "uint64")
+        return ops.convert_to_tensor(y_true, dtype=None if exact else dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Every argument, `dtype` included, which Keras leaves out."""
@@ -48,28 +69,27 @@ class Loss(keras.losses.Loss):
         """Instances that the laws, the docs and the listing run over."""
         return [cls()]
 
+    def example_data(
+        self, rng: np.random.Generator, batch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`y_true` and `y_pred` in this loss' shapes and domain, for the laws."""
+        shape = (batch, 3)
+        return rng.normal(size=shape), rng.normal(size=shape)
 
-def aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the same shape and a last axis of features.
 
-    Targets of shape (batch,) meet predictions of shape (batch, 1) and the other way
-    round, as in Keras' own losses: else they would broadcast to (batch, batch).
+class _InFullPrecision(keras.losses.Loss):
+    """One call of a loss: its targets as they came, and no half floats inside.
 
-    Raises:
-        ValueError: if the shapes differ otherwise.
+    Keras casts targets and predictions to the dtype of the loss, and sums in it.
     """
-    true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
-    if len(true_shape) + 1 == len(pred_shape) and pred_shape[-1] == 1:
-        y_true = ops.expand_dims(y_true, -1)
-    elif len(pred_shape) + 1 == len(true_shape) and true_shape[-1] == 1:
-        y_pred = ops.expand_dims(y_pred, -1)
-    if len(y_true.shape) == len(y_pred.shape) == 1:
-        y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-    pairs = zip(y_true.shape, y_pred.shape, strict=False)
-    same_rank = len(y_true.shape) == len(y_pred.shape)
-    if not same_rank or any(a != b for a, b in pairs if None not in (a, b)):
-        raise ValueError(
-            "`y_true` and `y_pred` must have the same shape, but for a last axis of 1. "
-            f"Received: y_true of shape {true_shape}, y_pred of shape {pred_shape}"
+
+    def __init__(self, loss: Loss, y_true: Tensor) -> None:
+        dtype = "float64" if loss.dtype == "float64" else "float32"
+        super().__init__(loss.name, loss.reduction, dtype)
+        self._loss, self._y_true = loss, y_true
+
+    def call(self, _: Tensor, y_pred: Tensor) -> Tensor:
+        y_true = keras.tree.map_structure(
+            lambda y: self._loss.as_target(y, self.dtype), self._y_true
         )
-    return y_true, y_pred
+        return self._loss.call(y_true, y_pred)

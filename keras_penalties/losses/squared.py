@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_penalties.losses.base import Loss, aligned
+from keras_penalties.losses.base import Loss
+from keras_penalties.losses.shapes import aligned
 from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
 
