@@ -3,7 +3,7 @@
 objective = data loss + Σ strength × penalty(target)
 """
 
-from keras_penalties import layers, losses, models, penalties
+from keras_penalties import layers, losses, models, optimizers, penalties
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -15,6 +15,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "optimizers",
     "penalties",
     "plot_terms",
     "register",

@@ -1,9 +1,12 @@
 """What is private in Keras: the only module that uses `keras.src`, and why.
 
 - The tables of string names: `keras.losses.get(str)` reads nothing else (keras#20112).
+- `Model.compile_from_config`, wrapped: a loss given as `package>Name` is loaded as the
+  class, and a model whose loss is a class can't be saved again.
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
 - `_layers` and the lists of variables: which layer holds a weight, or another layer.
+- The optimizers' update and state: a proximal step belongs right after the update.
 - The code of `Layer.__call__`: Keras >= 3.14 divides the activity slot by the batch.
 
 `tests/test_compat.py` fails when Keras makes one of these needless.
@@ -11,7 +14,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -47,6 +53,33 @@ def add_string_names(kind: str, obj: Any, names: list[str]) -> None:
     """Let `compile(loss=name)` or a regularizer slot find `obj` by these names."""
     if kind in _TABLES:
         _TABLES[kind].update(dict.fromkeys(names, obj))
+
+
+def _keys_as_configs(loss: Any) -> Any:
+    """A saved loss argument, its `package>Name` strings replaced by their configs."""
+    if isinstance(loss, list):
+        return [_keys_as_configs(item) for item in loss]
+    if isinstance(loss, dict) and "class_name" not in loss:
+        return {name: _keys_as_configs(item) for name, item in loss.items()}
+    found = keras.saving.get_registered_object(loss) if isinstance(loss, str) else None
+    if inspect.isclass(found) and issubclass(found, keras.losses.Loss):
+        return keras.saving.serialize_keras_object(found())
+    return loss
+
+
+def _mend_loading_of_loss_keys() -> None:
+    plain = keras.Model.compile_from_config
+
+    @functools.wraps(plain)
+    def compile_from_config(self: Any, config: dict[str, Any]) -> None:
+        if "loss" in config:
+            config = {**config, "loss": _keys_as_configs(config["loss"])}
+        plain(self, config)
+
+    keras.Model.compile_from_config = compile_from_config
+
+
+_mend_loading_of_loss_keys()
 
 
 def full_precision() -> AbstractContextManager[None]:
@@ -136,3 +169,69 @@ def own_weights(layer: Any) -> list[Any]:
     """The weights that the layer itself holds, without those of layers inside it."""
     weights: list[Any] = layer._trainable_variables + layer._non_trainable_variables
     return weights
+
+
+def around_update(
+    optimizer: Any, around: Callable[[Callable[[], None], Sequence[Any], Any], None]
+) -> None:
+    """Let `around(update, variables, learning_rate)` call each update of the optimizer.
+
+    There is no other place between the update and the moving average. Keras' update on
+    torch is one for all weights; elsewhere it is one for each, and on TensorFlow it
+    runs where a distributed weight may be assigned.
+    """
+    name = "update_step"
+    if keras.backend.backend() == "torch":
+        name = "_backend_update_step"
+    original = getattr(optimizer, name)
+    if isinstance(original, functools.partial):
+        raise ValueError(
+            f"The optimizer '{optimizer.name}' is already the inner optimizer of "
+            "another one. Make a new one, or one from its config."
+        )
+    # A partial, unlike a closure, follows the optimizer into a deep copy.
+    setattr(optimizer, name, functools.partial(_updated, original, around))
+
+
+def _updated(
+    original: Callable[..., None],
+    around: Callable[..., None],
+    gradient: Any,
+    variable: Any,
+    learning_rate: Any,
+) -> None:
+    update = functools.partial(original, gradient, variable, learning_rate)
+    if keras.backend.backend() != "torch":
+        around(update, [variable], learning_rate)
+        return
+    import torch
+
+    with torch.no_grad():
+        around(update, variable, learning_rate)
+
+
+def index_of(optimizer: Any, variable: Any) -> int:
+    """Where a weight stands among those that the optimizer was built with."""
+    index: int = optimizer._get_variable_index(variable)
+    return index
+
+
+def optimizer_state(optimizer: Any, name: str, variable: Any) -> Any:
+    """An optimizer's own variable for one weight, such as Adam's velocity."""
+    states = getattr(optimizer, name, None)
+    if states is None:
+        raise NotImplementedError(
+            f"keras_penalties does not know the state of {type(optimizer).__name__} in "
+            f"Keras {keras.__version__}: it has no `{name}`."
+        )
+    return states[index_of(optimizer, variable)]
+
+
+def portable_optimizer(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of an optimizer, loadable on every backend.
+
+    On torch, Keras writes its private torch class, which other backends can't train.
+    """
+    if config["module"].startswith("keras.src.backend.torch"):
+        return {**config, "module": "keras.optimizers", "registered_name": None}
+    return config

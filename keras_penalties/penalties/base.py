@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import keras
@@ -76,6 +76,11 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
             f"{type(self).__name__} has no known proximal map, so it can be applied by "
             "a Keras slot or a layer, by its gradient, but not by `Proximal`."
         )
+
+    def prox_parts(self, x: Tensor, ts: Sequence[Tensor]) -> Tensor:
+        """The proximal map with a t for each of `parts()`, as `Proximal` takes it."""
+        (t,) = ts
+        return self.prox(x, t)
 
     @property
     def has_prox(self) -> bool:

@@ -1,0 +1,13 @@
+"""Optimizers that give exact zeros."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from keras_penalties.discovery import discover
+
+if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
+    from keras_penalties.optimizers.proximal import *
+
+_found = discover(sys.modules[__name__])
+globals().update(_found)
+__all__ = [*_found]
