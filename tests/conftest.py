@@ -23,6 +23,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("default")
 
+pytest.register_assert_rewrite("laws")
 BACKEND = keras.backend.backend()
 
 
@@ -41,11 +42,12 @@ def _seeded():
 def fresh_process(tmp_path):
     """Run Python source in a new process on the same backend; its stdout comes back."""
 
-    def run(source: str, **env: str) -> str:
+    def run(source: str, stdin: str = "", **env: str) -> str:
         script = tmp_path / "fresh.py"
         script.write_text(source)
         result = subprocess.run(
             [sys.executable, str(script)],
+            input=stdin,
             capture_output=True,
             text=True,
             env={**os.environ, "KERAS_BACKEND": BACKEND, **env},

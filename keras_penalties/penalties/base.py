@@ -178,7 +178,8 @@ def _keeps_dtype(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
         x = ops.convert_to_tensor(x)
         wide = widened(x)
         check_rank(self, x)
-        return ops.cast(prox(self, wide, ops.cast(t, wide.dtype)), x.dtype)
+        t = ops.convert_to_tensor(t, wide.dtype)
+        return ops.cast(prox(self, wide, t), x.dtype)
 
     return wrapped
 

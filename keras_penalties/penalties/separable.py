@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from keras import ops
@@ -91,8 +92,8 @@ class ElasticNet(Separable):
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
-        kinked, smooth = self.l1_ratio, 0.5 * (1.0 - self.l1_ratio)
-        return kinked * absolute(x) + smooth * ops.square(x)
+        scaled = math.sqrt(0.5 * (1.0 - self.l1_ratio)) * x  # 0 · ∞ would be NaN
+        return self.l1_ratio * absolute(x) + ops.square(scaled)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold, then the shrinkage."""

@@ -1,0 +1,170 @@
+"""Penalties on singular values.
+
+A weight of rank 3 or more is first made a matrix, `(all other axes, output axis)`, as
+is usual for convolution kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties.numerics import Tensor, as_matrix, norm
+from keras_penalties.penalties.base import Penalty, Separable
+from keras_penalties.penalties.order import SortedL1
+from keras_penalties.penalties.separable import L1, ElasticNet
+from keras_penalties.registry import register
+from keras_penalties.strengths import Strength
+
+
+@register
+class Spectral(Penalty):
+    """An even penalty on the singular values: `penalty(σ(x))`.
+
+    `Spectral(L1(s))` is the nuclear norm, which favours a low rank; with `MCP` a rank
+    penalty that leaves large singular values alone, with `Lp` a Schatten quasi-norm,
+    with `SortedL1(s, [1.0])` the exact spectral norm.
+
+    The gradient is `U·φ′(σ)·Vᵀ`, with the smallest slope φ′(0) = 0 at singular values
+    of 0: those up to `max(rows, columns)·ε·σ₁`, as numpy's `matrix_rank` counts them.
+    It holds U and V fixed, so there is no second derivative through it.
+
+    Args:
+        penalty: What acts on the singular values: an even penalty that is a sum over
+            entries, or a `SortedL1`; it brings the strength.
+
+    Shapes: any rank from 2 on; a kernel is made `(all other axes, output axis)`.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> nuclear = kp.penalties.Spectral(kp.penalties.L1(0.5))
+        >>> round(float(nuclear(np.diag([3.0, 1.0]))), 4)
+        2.0
+
+    Raises:
+        ValueError: if `penalty` depends on the sign or the order of its entries.
+
+    Source: Fazel, Hindi and Boyd, "A Rank Minimization Heuristic", 2001; for the
+    proximal map Lewis, "The Convex Analysis of Unitarily Invariant Matrix Functions",
+    1995.
+    """
+
+    rank = 2
+
+    def __init__(self, penalty: Separable | SortedL1) -> None:
+        self.penalty = checks.instance("penalty", penalty, (Separable, SortedL1))
+        if not self.penalty.even:
+            checks.refuse("penalty", "one that ignores signs", penalty)
+
+    @property
+    def strength(self) -> Strength:  # type: ignore[override]
+        """The inner penalty's."""
+        return self.penalty.strength
+
+    @property
+    def convex(self) -> bool:  # type: ignore[override]
+        """Whether the inner penalty is."""
+        return bool(self.penalty.convex)
+
+    @property
+    def concavity(self) -> float:
+        """The inner penalty's."""
+        return float(self.penalty.concavity)
+
+    @property
+    def has_prox(self) -> bool:
+        """Whether the inner penalty's is known."""
+        return bool(self.penalty.has_prox)
+
+    def with_strength(self, strength: Strength) -> Self:
+        """The same penalty with another strength inside."""
+        return type(self)(self.penalty.with_strength(strength))
+
+    def value(self, x: Tensor) -> Tensor:
+        """`penalty.value(σ)`."""
+        x = as_matrix(x)
+        u, s, vt = ops.svd(ops.stop_gradient(x), full_matrices=False)
+        # σ as a linear function of x: its gradient is right where the SVD's is not.
+        aligned = ops.sum(u * ops.matmul(x, ops.transpose(vt)), axis=0)
+        smallest = max(x.shape) * np.finfo(_dtype(x)).eps * s[0]
+        return self.penalty.value(ops.where(s > smallest, aligned, 0.0 * s))
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The inner proximal map on the singular values."""
+        u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
+        return ops.reshape(ops.matmul(u * self.penalty.prox(s, t), vt), x.shape)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The nuclear norm, and one with a curved part."""
+        return [cls(L1(0.5)), cls(ElasticNet(0.5))]
+
+
+@register
+class SpectralNorm(Penalty):
+    """The largest singular value, which bounds how a layer amplifies: `σ₁(x)`.
+
+    By power iteration from a fixed start, so that no state is kept and equal weights
+    give equal values. The result is a lower bound of σ₁, and k iterations leave a
+    relative error of about `(σ₂/σ₁)⁴ᵏ·(1 − σ₂/σ₁)`. The gradient is `u·vᵀ`; where
+    σ₁ = σ₂ it is one of several that are right. For an exact value and a proximal map
+    take `Spectral(SortedL1(strength, [1.0]))`. The norm is that of the kernel made a
+    matrix, not of the convolution as an operator.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01. The source's ½·σ₁² has the
+            slope σ₁·u·vᵀ in place of u·vᵀ.
+        iterations: How many steps of power iteration, 1 or more. Default 30.
+
+    Shapes: any rank from 2 on; a kernel is made `(all other axes, output axis)`.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> round(float(kp.penalties.SpectralNorm(0.5)(np.diag([3.0, 1.0]))), 4)
+        1.5
+
+    Raises:
+        ValueError: if `iterations` is not a whole number from 1 on.
+
+    Source: Yoshida and Miyato, "Spectral Norm Regularization for Improving the
+    Generalizability of Deep Learning", 2017.
+    """
+
+    rank = 2
+
+    def __init__(self, strength: Strength = 0.01, iterations: int = 30) -> None:
+        super().__init__(strength)
+        self.iterations = checks.integer("iterations", iterations)
+
+    def value(self, x: Tensor) -> Tensor:
+        """`uᵀ·x·v`, with u and v held fixed."""
+        x = as_matrix(x)
+        matrix = ops.stop_gradient(x)
+        largest = ops.max(ops.absolute(matrix))
+        matrix = matrix / ops.where(largest > 0, largest, ops.ones_like(largest))
+        # No weight that anybody initialises is orthogonal to this.
+        start = np.sin(np.arange(1, x.shape[1] + 1) ** 2)
+        v = ops.cast(ops.convert_to_tensor(start), matrix.dtype)
+        for _ in range(self.iterations):
+            u = _normalized(ops.matmul(matrix, v))
+            v = _normalized(ops.matmul(u, matrix))
+        u = _normalized(ops.matmul(matrix, v))
+        return ops.sum(u * ops.matmul(x, v))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """With so many iterations that the laws see the limit."""
+        return [cls(0.5, iterations=200)]
+
+
+def _normalized(v: Tensor) -> Tensor:
+    length = norm(v)
+    return v / ops.where(length > 0, length, ops.ones_like(length))
+
+
+def _dtype(x: Tensor) -> Any:
+    return keras.backend.standardize_dtype(x.dtype)

@@ -1,0 +1,131 @@
+"""Laws of dtypes and sizes, of names and configs, and of the slots of Keras."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from strategies import extreme, generic
+
+import keras_penalties as kp
+from keras_penalties.config import arguments
+from keras_penalties.penalties import Penalty
+from keras_penalties.registry import registered
+from laws.book import PRECISE, array, equal, law, prox, slope, tensor, value
+
+
+@law()
+def every_dtype_is_computed_wide(p: Penalty) -> None:
+    dtypes = ("float16", "bfloat16", "float32", *(["float64"] if PRECISE else []))
+    for x in generic(p):
+        for dtype in dtypes:
+            given = tensor(x, dtype)
+            wide = "float64" if dtype == "float64" else "float32"
+            result = p.value(given)
+            assert keras.backend.standardize_dtype(result.dtype) == wide
+            equal(array(result), value(p, given, wide), 1e-6)
+            assert np.all(np.isfinite(slope(p, given, dtype)))
+            if p.has_prox:
+                moved = p.prox(given, 0.5)
+                assert keras.backend.standardize_dtype(moved.dtype) == dtype
+                rounding = 0.01 if "16" in dtype else 1e-6
+                equal(array(moved), prox(p, given, 0.5, wide), rounding)
+
+
+@law()
+def extremes_are_never_nan(p: Penalty) -> None:
+    """1e±30 gives a number, infinite only if it truly is beyond float32."""
+    for x in extreme(p):
+        with np.errstate(over="ignore"):
+            small = value(p, x, "float32"), slope(p, x, "float32")
+        assert not any(np.any(np.isnan(found)) for found in small), x
+        if PRECISE:
+            for found, true in zip(small, (value(p, x), slope(p, x)), strict=True):
+                sure = np.abs(true) < 1e37
+                assert np.all(np.isfinite(found) | ~sure), x
+        if p.has_prox:
+            for t in (0.0, 1e-3, 5.0, 1e10):
+                assert np.all(np.isfinite(prox(p, x, t, "float32"))), (x, t)
+
+
+@law()
+def config_makes_an_equal_penalty(p: Penalty) -> None:
+    assert list(p.get_config()) == arguments(type(p))
+    again = type(p).from_config(json.loads(json.dumps(p.get_config())))
+    with keras.saving.custom_object_scope({type(p).__name__: type(p)}):
+        saved = json.loads(json.dumps(keras.saving.serialize_keras_object(p)))
+        loaded = keras.saving.deserialize_keras_object(saved)
+    x = generic(p)[0]
+    for other in (again, loaded, copy.deepcopy(p)):
+        assert type(other) is type(p)
+        assert other == p
+        assert hash(other) == hash(p)
+        assert repr(other) == repr(p)
+        equal(value(other, x), value(p, x))
+    assert repr(p).startswith(type(p).__name__ + "(")
+
+
+def entry_of(p: Penalty) -> Any:
+    return next((e for e in registered("penalty") if e.obj is type(p)), None)
+
+
+@law(lambda p: entry_of(p) is not None)
+def names_lead_to_the_penalty(p: Penalty) -> None:
+    entry, text = entry_of(p), repr(p)
+    inner = text[text.index("(") :]
+    for name in (entry.key, entry.name, type(p).__name__):
+        assert kp.get(name + inner) == p
+    assert kp.get(keras.saving.serialize_keras_object(p)) == p
+    assert keras.regularizers.get(p) is p
+
+
+@law(lambda p: p.rank > 0)
+def a_smaller_rank_is_refused(p: Penalty) -> None:
+    with pytest.raises(ValueError, match="rank"):
+        p(ops.zeros((3,) * (p.rank - 1)))
+
+
+class Holder(keras.layers.Layer):
+    """One weight with a regularizer, and nothing else."""
+
+    def __init__(self, penalty: Penalty, start: np.ndarray) -> None:
+        super().__init__()
+        self.penalty, self.start = penalty, start
+
+    def build(self, input_shape: Any) -> None:
+        self.weight = self.add_weight(
+            shape=self.start.shape,
+            initializer=lambda shape, dtype: tensor(self.start, dtype),
+            regularizer=self.penalty,
+        )
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+@law(lambda p: p.statistic is None)
+def a_weight_slot_trains(p: Penalty) -> None:
+    """One step of SGD on a model with no loss but the penalty."""
+    start, rate = generic(p)[-1], 0.01
+    model = keras.Sequential([keras.Input((1,)), holder := Holder(p, start)])
+    sgd = keras.optimizers.SGD(rate)
+    model.compile(sgd, loss="mean_squared_error", run_eagerly=True)
+    loss = model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    equal(float(loss), p.strength * value(p, start), 1e-5)
+    expected = start - rate * p.strength * slope(p, start)
+    np.testing.assert_allclose(array(holder.weight), expected, rtol=1e-5, atol=1e-6)
+
+
+@law(lambda p: p.statistic is not None)
+def an_activity_slot_has_the_value(p: Penalty) -> None:
+    x = next(x for x in generic(p) if x.ndim >= 2)
+    layer = keras.layers.Activation("linear", activity_regularizer=p)
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    model.compile(loss="mean_squared_error", run_eagerly=True)
+    loss = model.evaluate(x, x, batch_size=len(x), verbose=0)
+    equal(float(loss), p.strength * value(p, x), 1e-5)
