@@ -145,7 +145,9 @@ def draw(model: Any, history: Any, x: np.ndarray, out: Path) -> dict[str, str]:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     axes[0].hist(code.ravel(), bins=50, color="tab:blue")
     axes[0].set(yscale="log", xlabel="activation", ylabel="count (log)")
-    axes[1].hist(code.mean(axis=0), bins=30, color="tab:blue", label="units")
+    means, wide = code.mean(axis=0), 2 * model.rate
+    bins = np.linspace(0, max(wide, means.max()), 41)
+    axes[1].hist(means, bins=bins, color="tab:blue", label="units")
     axes[1].axvline(model.rate, color="black", linestyle="--", label="rate ρ")
     axes[1].set(xlabel="mean activation of a unit", ylabel="units")
     axes[1].legend(frameon=False)

@@ -50,6 +50,7 @@ def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
     ax.stackplot(epochs, data, *parts, labels=["data loss", *names], colors=colors)
     ax.plot(epochs, total, color="black", linewidth=1, label="loss")
     ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel(f"{prefix}loss")
     ax.set_xlim(epochs[0], max(epochs[-1], epochs[0] + 1))
     if (data > 0).all() and total.max() > 20 * total.min():

@@ -113,14 +113,17 @@ class SparseAutoencoder(keras.Model):
         width = input_shape[-1]
         hidden = 3 * width if self.hidden_units is None else self.hidden_units
         start = math.log(self.rate / (1.0 - self.rate))
+        dtype = self.dtype_policy
         self.encoder = self._dense("encoder", hidden, start)
         self.code = (
-            ActivityPenalty(KLSparsity(self.sparsity, self.rate), name="code")
+            ActivityPenalty(
+                KLSparsity(self.sparsity, self.rate), name="code", dtype=dtype
+            )
             if self.sparsity
-            else keras.layers.Identity(name="code")
+            else keras.layers.Identity(name="code", dtype=dtype)
         )
         self.decoder = self._dense("decoder", width, 0.0)
-        self.join_one = BiasUnit(name="bias_unit")
+        self.join_one = BiasUnit(name="bias_unit", dtype=dtype)
         extra = int(self.bias_unit)
         self.encoder.build((None, width + extra))
         self.code.build((None, hidden))
@@ -135,10 +138,12 @@ class SparseAutoencoder(keras.Model):
             kernel_initializer=_last_row(start) if self.bias_unit else "glorot_uniform",
             bias_initializer=keras.initializers.Constant(start),
             name=name,
+            dtype=self.dtype_policy,
         )
         if not self.weight_decay:
             return dense
-        return Penalized(dense, weights={"kernel": L2(self.weight_decay / 2.0)})
+        decay = {"kernel": L2(self.weight_decay / 2.0)}
+        return Penalized(dense, weights=decay, dtype=self.dtype_policy)
 
     def encode(self, x: Tensor) -> Tensor:
         """The code of `x`: (batch, features) to (batch, hidden_units)."""
@@ -158,7 +163,8 @@ class SparseAutoencoder(keras.Model):
         """The model's arguments."""
         names = ("hidden_units", "weight_decay", "sparsity", "rate", "bias_unit")
         own = {name: getattr(self, name) for name in names}
-        return {"name": self.name, "dtype": self.dtype_policy, **own}
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        return {"name": self.name, "dtype": policy, **own}
 
 
 def _last_row(value: float) -> Any:
