@@ -96,6 +96,7 @@ class Penalized(PenaltyLayer):
     def call(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the layer gives out, the terms added to the loss."""
         outputs = self.layer(inputs, *args, **kwargs)
+        self._refuse_doubles()
 
         def measure(term: Term) -> Tensor:
             if term.target == "output":
@@ -105,6 +106,22 @@ class Penalized(PenaltyLayer):
         measures = {t: partial(measure, t) for t in self.terms}
         self._add_terms(measures, inputs, kwargs.get("training"))
         return outputs
+
+    def _refuse_doubles(self) -> None:
+        """Each weight has at most one penalty of a kind, its own slot's included."""
+        seen: set[tuple[int, str]] = set()
+        for term in self.terms:
+            if term.target == "output":
+                continue
+            variable, kind = self.variable(term.target), type(term.penalty).__name__
+            slot = type(variable.regularizer).__name__
+            if kind == slot or (id(variable), kind) in seen:
+                raise ValueError(
+                    f"The weight '{variable.path}' already carries a penalty of the "
+                    f"kind {kind}. Add the strengths and keep one. "
+                    f"Received: weights={self.weight_penalties}"
+                )
+            seen.add((id(variable), kind))
 
     def variable(self, target: str) -> Any:
         """The wrapped layer's weight of that name."""
