@@ -31,8 +31,8 @@ def absolute(x: Tensor) -> Tensor:
 
 
 def positive_part(x: Tensor) -> Tensor:
-    """max(x, 0) with slope 0 at 0."""
-    return ops.where(x > 0, x, ops.zeros_like(x))
+    """max(x, 0) with slope 0 at 0. NaN stays NaN."""
+    return ops.where(x <= 0, ops.zeros_like(x), x)
 
 
 def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
@@ -103,11 +103,20 @@ def as_matrix(x: Tensor) -> Tensor:
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def gram(x: Tensor) -> Tensor:
-    """xᵀx of a matrix; entries too large overflow to ±infinity, and not to NaN."""
-    scale = ops.stop_gradient(ops.max(ops.absolute(x)))
-    scale = ops.where(scale > 1.0, scale, ops.ones_like(scale))
-    return scale * ops.matmul(ops.transpose(x / scale), x)
+def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    """The scalar `value`, whose gradient in `x` is the finite `slope` by decree."""
+    still = ops.stop_gradient(slope) * (x - ops.stop_gradient(x))
+    return ops.stop_gradient(value) + ops.sum(still)
+
+
+def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """On JAX, `fn` compiled: else each eager call would compile a loop in it anew."""
+    if keras.backend.backend() != "jax":
+        return fn
+    import jax
+
+    found: Callable[..., Tensor] = jax.jit(fn)
+    return found
 
 
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

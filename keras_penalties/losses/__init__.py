@@ -8,7 +8,18 @@ from keras_penalties.discovery import discover
 from keras_penalties.losses.base import Loss
 
 if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
+    from keras_penalties.losses.classification import *
+    from keras_penalties.losses.contrastive import *
+    from keras_penalties.losses.counts import *
+    from keras_penalties.losses.crps import *
+    from keras_penalties.losses.distillation import *
+    from keras_penalties.losses.likelihood import *
+    from keras_penalties.losses.ordinal import *
+    from keras_penalties.losses.regression import *
     from keras_penalties.losses.squared import *
+    from keras_penalties.losses.survival import *
+    from keras_penalties.losses.tempered import *
+    from keras_penalties.losses.weighted import *
 
 
 def get(identifier: Any) -> Any:

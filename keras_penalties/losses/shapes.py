@@ -50,10 +50,10 @@ def unpacked(
         y_true, y_pred = aligned(y_true, y_pred)
     elif len(true_shape) + 1 == len(pred_shape):
         y_true = ops.expand_dims(y_true, -1)
-    features = y_true.shape[-1] if len(y_true.shape) else None
-    width = y_pred.shape[-1] if len(pred_shape) else None
-    fits = features and width and width % features == 0
-    if not fits or not agree(y_true.shape[:-1], y_pred.shape[:-1]):
+    features: int = (y_true.shape[-1] if len(y_true.shape) else None) or 0
+    width: int = (y_pred.shape[-1] if len(pred_shape) else None) or 0
+    whole = features and width and width % features == 0
+    if not whole or not agree(y_true.shape[:-1], y_pred.shape[:-1]):
         wanted = f"{count or 'any number of'} parameters for each target in the last"
         refuse_shapes(f"equal shapes, but for {wanted} axis", true_shape, pred_shape)
     found = width // features

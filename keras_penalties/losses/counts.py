@@ -1,0 +1,200 @@
+"""Losses for counts and for positive amounts, of a predicted log mean."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties.losses.base import Loss
+from keras_penalties.losses.shapes import aligned, unpacked
+from keras_penalties.numerics import Tensor, bounded, stirling_error
+from keras_penalties.registry import register
+
+
+@register
+class TweedieDeviance(Loss):
+    """The deviance of a Tweedie distribution with variance `μ^power`, of a log mean.
+
+    `2·[y^(2−p)/((1−p)(2−p)) − y·μ^(1−p)/(1−p) + μ^(2−p)/(2−p)]`, μ = exp(y_pred).
+    Power 1 is Poisson's deviance, `2·[y·log(y/μ) − y + μ]`, 2 is Gamma's,
+    `2·[y/μ − log(y/μ) − 1]`, 3 the inverse Gaussian's, and those between 1 and 2 suit
+    amounts that are often exactly 0, such as claims or rain. It is the full deviance,
+    as in scikit-learn. Power 0 is the squared error, which Keras has.
+
+    Args:
+        power: The power p, in [1, 3]. Default 1.5.
+        name: For logs. Default `"tweedie_deviance"`.
+        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
+        dtype: Of the result. Default `keras.config.floatx()`.
+
+    Shapes: `y_true`, 0 or more, and above 0 for a power of 2 or more, and `y_pred`, log
+    means, which are held within ±30, (batch, ..., features), or (batch,) on either
+    side; the result is (batch, ...), a mean over the features. A target outside the
+    domain gives NaN or infinity.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> loss = kp.losses.TweedieDeviance(power=1)
+        >>> float(loss(np.array([[0.0]]), np.array([[0.0]])))
+        2.0
+
+    Raises:
+        ValueError: if `power` lies outside [1, 3], or the shapes differ by more than a
+            last axis of 1.
+
+    Source: Jørgensen, "Exponential Dispersion Models", 1987.
+    """
+
+    def __init__(
+        self,
+        power: float = 1.5,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.power = checks.number("power", power, 1.0, 3.0)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The mean over features, one value per sample."""
+        y_true, y_pred = aligned(y_true, y_pred)
+        log_mean = bounded(y_pred)
+        a = 2.0 - self.power
+        scale = ops.exp(a * log_mean)
+        if a <= 0.0:
+            return 2.0 * ops.mean(scale * self._unit(y_true, log_mean), axis=-1)
+        zero = y_true == 0
+        positive = ops.where(zero, ops.ones_like(y_true), y_true)
+        unit = ops.where(zero, 1.0 / a, self._unit(positive, log_mean))
+        return 2.0 * ops.mean(scale * unit, axis=-1)
+
+    def _unit(self, y: Tensor, log_mean: Tensor) -> Tensor:
+        """Half the deviance for y > 0 over `μ^(2−p)`: a function of the ratio y/μ.
+
+        Both forms are the formula; each divides by no number near 0 where it is used.
+        """
+        a, b = 2.0 - self.power, 1.0 - self.power
+        log_ratio = ops.log(y) - log_mean
+        ratio = ops.exp(log_ratio)
+        if self.power < 1.5:
+            return (ratio * _box_cox(log_ratio, b) - (ratio - 1.0)) / a
+        return (_box_cox(log_ratio, a) - (ratio - 1.0)) / b
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Poisson, compound Poisson, Gamma, inverse Gaussian."""
+        return [cls(1), cls(1.3), cls(1.7), cls(2), cls(3)]
+
+    def example_data(
+        self, rng: np.random.Generator, batch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Amounts, with zeros among them where they are allowed."""
+        amounts = rng.gamma(2.0, size=(batch, 3))
+        if self.power < 2.0:
+            amounts[:, 0] = 0.0
+        return amounts, rng.normal(size=(batch, 3))
+
+
+def _box_cox(log_x: Tensor, power: float) -> Tensor:
+    """`(x^power − 1)/power`, or its limit `log x`."""
+    return ops.expm1(power * log_x) / power if abs(power) > 1e-30 else log_x
+
+
+@register
+class NegativeBinomial(Loss):
+    """The negative log-likelihood of counts with mean μ and variance `μ + α·μ²` (NB2).
+
+    With r = 1/α: `log Γ(r) + log Γ(y + 1) − log Γ(y + r) + r·log(1 + μ/r)
+    + y·log(1 + r/μ)`. As α nears 0 it becomes Poisson's. With `zero_inflated` a count
+    is 0 with the chance π, and drawn from the above otherwise.
+
+    Args:
+        zero_inflated: Whether `y_pred` also holds the logit of π. Default False.
+        name: For logs. Default `"negative_binomial"`.
+        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
+        dtype: Of the result. Default `keras.config.floatx()`.
+
+    Shapes: `y_true`, counts, (batch, ..., features), or (batch, ...) for one feature.
+    `y_pred` (batch, ..., 2 * features): all `log μ`, then all `log α`, which are held
+    within ±30; with `zero_inflated`, (batch, ..., 3 * features), the logits of π last.
+    The result is (batch, ...), a mean over the features. A negative count gives NaN.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> loss = kp.losses.NegativeBinomial()
+        >>> round(float(loss(np.array([0.0]), np.array([[0.0, 0.0]]))), 4)
+        0.6931
+
+    Raises:
+        ValueError: if `zero_inflated` is no bool, or `y_pred` doesn't hold that many
+            parameters for each target.
+
+    Source: Lawless, "Negative Binomial and Mixed Poisson Regression", 1987; Greene,
+    "Accounting for Excess Zeros and Sample Selection in Poisson and Negative Binomial
+    Regression Models", 1994.
+    """
+
+    def __init__(
+        self,
+        zero_inflated: bool = False,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.zero_inflated = checks.instance("zero_inflated", zero_inflated, bool)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The mean over features, one value per sample."""
+        y_true, packed = unpacked(y_true, y_pred, 3 if self.zero_inflated else 2)
+        mean = ops.exp(bounded(packed[..., 0, :]))
+        size = ops.exp(-bounded(packed[..., 1, :]))
+        zero = y_true == 0
+        positive = ops.where(zero, ops.ones_like(y_true), y_true)
+        at_zero = size * ops.log1p(mean / size)
+        above = _negative_binomial(positive, mean, size)
+        if self.zero_inflated:
+            logit = packed[..., 2, :]
+            not_inflated = ops.softplus(logit)
+            at_zero = not_inflated - ops.logaddexp(logit, -at_zero)
+            above = above + not_inflated
+        return ops.mean(ops.where(zero, at_zero, above), axis=-1)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """With and without extra zeros."""
+        return [cls(), cls(zero_inflated=True)]
+
+    def example_data(
+        self, rng: np.random.Generator, batch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts, with zeros among them."""
+        counts = rng.poisson(3.0, size=(batch, 2)).astype("float64")
+        counts[:, 0] = 0.0
+        return counts, rng.normal(size=(batch, 6 if self.zero_inflated else 4))
+
+
+def _negative_binomial(y: Tensor, mean: Tensor, size: Tensor) -> Tensor:
+    """The negative log-likelihood of y > 0, by Loader's saddle-point expansion.
+
+    Log-gammas of a large count cancel to few digits; here that is done on paper.
+    """
+    total, expected, excess = y + size, mean + size, y - mean
+    deviance = _deviance(y, mean, excess) - _deviance(total, expected, excess)
+    errors = stirling_error(y) + stirling_error(size) - stirling_error(total)
+    odds = ops.log(2.0 * math.pi * y) + ops.log(total / size)
+    return deviance + errors + 0.5 * odds
+
+
+def _deviance(x: Tensor, mean: Tensor, excess: Tensor) -> Tensor:
+    """`x·log(x/mean) − excess`, `excess = x − mean`: exact where they nearly meet."""
+    relative = excess / mean
+    near = ops.abs(relative) < 0.5
+    inside = ops.where(near, relative, ops.zeros_like(relative))
+    ratio = ops.where(near, ops.ones_like(relative), x / mean)
+    logs = ops.where(near, ops.log1p(inside), ops.log(ratio))
+    return x * logs - excess
