@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
+
+import numpy as np
+from keras import ops
 
 
 def refuse(argument: str, expected: str, received: Any) -> NoReturn:
@@ -76,3 +79,38 @@ def instance(argument: str, value: Any, expected: type | tuple[type, ...]) -> An
         names = " or ".join(cls.__name__ for cls in classes)
         refuse(argument, f"an instance of {names}", value)
     return value
+
+
+def floats(
+    argument: str, value: Any, rank: int | None = None, low: float = -math.inf
+) -> Any:
+    """An array of finite numbers as nested lists of floats, which a config can hold."""
+    kind = "numbers" if rank is None else f"an array of rank {rank} of numbers"
+    expected = f"finite {kind}, {low} or more" if low > -math.inf else f"finite {kind}"
+    try:
+        if ops.is_tensor(value) or hasattr(value, "value"):  # or a Keras variable
+            value = ops.convert_to_numpy(value)
+        array = np.asarray(value)
+        if array.dtype.kind in "bOSU":
+            refuse(argument, expected, value)
+        array = array.astype("float64")
+    except (TypeError, ValueError):
+        refuse(argument, expected, value)
+    if rank not in (None, array.ndim):
+        refuse(argument, expected, value)
+    if not np.all(np.isfinite(array) & (array >= low)):
+        refuse(argument, expected, value)
+    return array.tolist()
+
+
+def axes(argument: str, value: Any) -> int | list[int]:
+    """An axis, or a list of different ones."""
+    given = list(value) if isinstance(value, Sequence) else [value]
+    whole = all(
+        isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
+        for axis in given
+    )
+    if not given or not whole or len(set(given)) < len(given):
+        refuse(argument, "an axis, or a list of different ones", value)
+    found = [int(axis) for axis in given]
+    return found if isinstance(value, Sequence) else found[0]

@@ -196,6 +196,20 @@ def check_rank(penalty: Penalty, x: Tensor) -> None:
         )
 
 
+def one_step(penalty: Penalty, t: Tensor) -> Tensor:
+    """`t` as one number, for a proximal map that is right for no other.
+
+    Raises:
+        ValueError: if it is a number for each entry.
+    """
+    if math.prod(t.shape) != 1:
+        raise ValueError(
+            f"{type(penalty).__name__}.prox needs one t for the whole tensor. "
+            f"Received: t of shape {tuple(t.shape)}"
+        )
+    return ops.reshape(t, ())
+
+
 class Separable(Penalty):
     """A penalty that is a sum over single entries, `Σ φ(x)`.
 
