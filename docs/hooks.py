@@ -76,7 +76,7 @@ def problems(entry: Entry) -> list[str]:
         missing.append("an Example with `>>>`")
     if entry.kind in ("penalty", "loss"):
         if not formula(entry.obj):
-            missing.append("its formula, which ends the first paragraph")
+            missing.append("its formula: code after a colon, or opening a paragraph")
         # What only composes other penalties has no paper of its own.
         composed = entry.kind == "penalty" and "strength" not in own
         if not composed and "\nSource: " not in doc:

@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     names = commands.add_parser("list", help="show every registered name")
-    names.add_argument("text", nargs="?", default="", help="show only what contains it")
+    names.add_argument(
+        "text", nargs="?", default="", help="a word of name or docstring"
+    )
     kinds = sorted({entry.kind for entry in registered()})
     names.add_argument("--kind", choices=kinds, help="show only one kind")
     names.set_defaults(run=_list)
@@ -65,8 +67,11 @@ def _count(text: str) -> int:
 def _list(args: argparse.Namespace) -> int:
     """Print name, key and formula, or what the object does, one object a line."""
     entries = sorted(registered(args.kind), key=lambda e: (e.kind, e.name))
-    rows = [(e.name, e.key, formula(e.obj) or summary(e.obj)) for e in entries]
-    rows = [row for row in rows if args.text.lower() in " ".join(row).lower()]
+    rows = [
+        (e.name, e.key, formula(e.obj) or summary(e.obj))
+        for e in entries
+        if args.text.lower() in f"{e.name} {e.key} {e.obj.__doc__}".lower()
+    ]
     if not rows:
         return _complain(f"no {args.kind or 'name'} contains {args.text!r}")
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
@@ -94,15 +99,18 @@ def _complain(message: str) -> int:
 
 
 def formula(obj: Any) -> str:
-    """The formula that ends the first paragraph of a docstring, or nothing.
+    """The first code of a docstring that follows a colon or opens a paragraph.
+
+    Empty where the text above the first section, such as `Args:`, has none.
 
     Example:
         >>> import keras_penalties as kp
         >>> formula(kp.penalties.L1)
         'Σ|x|'
     """
-    found = re.search(r": `([^`]+)`\.?$", summary(obj))
-    return found[1] if found else ""
+    text = re.split(r"\n\w+:\n", inspect.cleandoc(obj.__doc__ or ""))[0]
+    found = re.search(r"(?:\n\n|:\s)`([^`]+)`", text)
+    return " ".join(found[1].split()) if found else ""
 
 
 def summary(obj: Any) -> str:

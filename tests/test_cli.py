@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-import keras_penalties as kp
-from keras_penalties import cli
+from keras_penalties import __version__, cli
 from keras_penalties.registry import registered
 
 
@@ -38,8 +37,8 @@ def test_list_of_one_kind_in_columns(capsys):
     assert not any("HalfSum" in line for line in lines)
 
 
-@pytest.mark.parametrize("text", ["elastic", "ElasticNET", "(1 − l1_ratio)"])
-def test_list_finds_text_in_name_key_or_formula(capsys, text):
+@pytest.mark.parametrize("text", ["elastic", "ElasticNET", "(1 − l1_ratio)", "Zou"])
+def test_list_finds_text_in_name_key_or_docstring(capsys, text):
     assert run("list", text) == 0
     assert "keras_penalties>ElasticNet" in capsys.readouterr().out
 
@@ -67,18 +66,30 @@ def test_a_wrong_command_line_ends_with_2_and_a_reason(capsys, argv, words):
     assert words in err
 
 
-def test_the_formula_is_the_end_of_the_first_paragraph():
+def test_the_formula_follows_a_colon_or_opens_a_paragraph():
     class Long:
-        """One thing
+        """One `thing`
         on two lines: `a +
         b`.
 
-        Another: `c`.
+        `c` opens a paragraph.
         """
 
-    assert cli.formula(Long) == "a + b"
-    assert cli.summary(Long) == "One thing on two lines: `a + b`."
-    assert cli.formula(kp.layers.ActivityPenalty) == ""
+    class Later:
+        """With `code`, but no formula.
+
+        `c` is it.
+        """
+
+    class Absent:
+        """With `code`, but no formula.
+
+        Args:
+            x: `c`.
+        """
+
+    assert [cli.formula(c) for c in (Long, Later, Absent)] == ["a + b", "c", ""]
+    assert cli.summary(Long) == "One `thing` on two lines: `a + b`."
 
 
 def test_as_a_module_clean_on_stdout_and_safe_without_a_reader():
@@ -87,7 +98,7 @@ def test_as_a_module_clean_on_stdout_and_safe_without_a_reader():
     left = subprocess.Popen([*command, "list"], **pipes)
     left.stdout.close()  # as `| head` does, only sooner
     shown = subprocess.run([*command, "--version"], check=True, **pipes)
-    assert shown.stdout == f"keras-penalties {kp.__version__}\n"
+    assert shown.stdout == f"keras-penalties {__version__}\n"
     assert left.wait() == 141
     assert "Error" not in left.stderr.read()
 
