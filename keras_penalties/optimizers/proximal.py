@@ -30,13 +30,13 @@ class Host:
             Term(f"{path.replace('/', '_')}_{part.name}", part, path)
             for part in penalty.parts()
         ]
-        self._one_size = not penalty.per_entry
+        self._one_size = per_entry and not penalty.per_entry
         self._limited = 0.0 < penalty.concavity < math.inf
-        self.shortens = per_entry and (self._one_size or self._limited)
-        """Whether steps that differ by entry must be made shorter for this penalty."""
+        self.shortens = self._one_size or self._limited
+        """Whether a step may have to be made shorter for this penalty."""
 
     def shortened(self, size: Tensor, strengths: Sequence[Tensor]) -> Tensor:
-        """The step sizes, of one for each entry, that the proximal map can go with."""
+        """The step sizes that the proximal map can go with."""
         if self._one_size:  # 1/size² is a second moment: take its mean
             least = ops.min(size)
             spread = ops.where(size > 0, least / size, ops.ones_like(size))
@@ -134,6 +134,8 @@ class Proximal(Wrapper):
             name="strengths",
         )
         super().build(variables)
+        for index in self._hosted:
+            self._metric.build(variables[index])
 
     def strength(self, term: Term) -> Tensor:
         """The term's strength at the present step."""
@@ -161,13 +163,11 @@ class Proximal(Wrapper):
     ) -> None:
         """The proximal map of one weight, in the metric of the step just taken."""
         strengths = [ops.cast(self.strength(t), stepped.dtype) for t in host.terms]
-        share: Any = 1.0
         if host.shortens:  # the step is taken again, shorter, from where it began
             full, size = size, host.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
         new = host.penalty.prox_parts(stepped, [size * s for s in strengths])
-        self._metric.carry(variable, (new - stepped) / share)
         self.inner.assign(variable, ops.cast(new, variable.dtype))
         if self.inner.use_ema:
             average = compat.optimizer_state(
