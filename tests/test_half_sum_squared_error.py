@@ -40,10 +40,15 @@ def test_ranks_are_aligned(shapes):
     )
 
 
-@pytest.mark.parametrize("shape", [(5, 2), (5, 3, 1), (5, 1), (5,)])
+@pytest.mark.parametrize("shape", [(5, 2), (5, 3, 2), (5, 1), (5,)])
 def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"`y_true` and `y_pred`"):
         loss()(np.zeros(shape), P)
+
+
+def test_a_last_axis_of_one_over_more_axes_is_dropped_as_keras_drops_it():
+    each = loss(reduction=None)(Y[..., None], P)
+    np.testing.assert_allclose(ops.convert_to_numpy(each), PER_SAMPLE, rtol=1e-6)
 
 
 def test_a_rank_1_target_in_fit_is_not_broadcast():

@@ -21,9 +21,9 @@ def aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     """
     true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
     if len(true_shape) + 1 == len(pred_shape) and pred_shape[-1] == 1:
-        y_true = ops.expand_dims(y_true, -1)
+        y_pred = ops.squeeze(y_pred, -1)
     elif len(pred_shape) + 1 == len(true_shape) and true_shape[-1] == 1:
-        y_pred = ops.expand_dims(y_pred, -1)
+        y_true = ops.squeeze(y_true, -1)
     if len(y_true.shape) == len(y_pred.shape) == 1:
         y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
     if not agree(y_true.shape, y_pred.shape):
