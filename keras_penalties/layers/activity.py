@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -98,6 +98,11 @@ class ActivityPenalty(PenaltyLayer):
         config = {"penalty": penalty, "momentum": self.momentum}
         return {**super().get_config(), **config}
 
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances that the laws run over: a sum, and a running mean."""
+        return [cls("l1(0.1) + l2(0.2)"), cls("kl_sparsity(0.5)", momentum=0.9)]
+
 
 def _checked_momentum(momentum: Any, penalty: Penalty) -> float | None:
     if momentum is None:
@@ -141,3 +146,8 @@ class BiasUnit(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """One feature more."""
         return (*input_shape[:-1], None if (n := input_shape[-1]) is None else n + 1)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances that the laws run over."""
+        return [cls()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -160,3 +160,9 @@ class Penalized(PenaltyLayer):
             "outputs": serialize(self.output_penalty),
         }
         return {**super().get_config(), **config}
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances that the laws run over: a penalty on the weight and the output."""
+        dense = keras.layers.Dense(2, activation="sigmoid")
+        return [cls(dense, weights={"kernel": "l1(0.1)"}, outputs="kl_sparsity(0.5)")]

@@ -4,7 +4,18 @@
 with a planted fault, which they must find.
 """
 
-from laws import proxes, usage, values
-from laws.book import LAWS, Law, cases
+from laws import layers, losses, proxes, usage, values
+from laws.book import LAYER_LAWS, LOSS_LAWS, PENALTY_LAWS, cases, pairs
 
-__all__ = ["LAWS", "Law", "cases", "proxes", "usage", "values"]
+__all__ = [
+    "LAYER_LAWS",
+    "LOSS_LAWS",
+    "PENALTY_LAWS",
+    "cases",
+    "layers",
+    "losses",
+    "pairs",
+    "proxes",
+    "usage",
+    "values",
+]

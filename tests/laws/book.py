@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pytest
 from keras import ops
 from strategies import WIDE
 
@@ -19,28 +20,46 @@ STEPS = (0.05, 0.5, 5.0)
 
 
 class Law(NamedTuple):
-    """A check, and the penalties that it speaks of."""
+    """A check, and the objects that it speaks of."""
 
-    check: Callable[[Penalty], None]
-    applies: Callable[[Penalty], bool]
-
-
-LAWS: dict[str, Law] = {}
+    check: Callable[[Any], None]
+    applies: Callable[[Any], bool]
 
 
-def law(applies: Callable[[Penalty], bool] = lambda p: True) -> Callable[..., Any]:
-    def enter(check: Callable[[Penalty], None]) -> Callable[[Penalty], None]:
-        LAWS[check.__name__] = Law(check, applies)
+Book: TypeAlias = dict[str, Law]
+PENALTY_LAWS: Book = {}
+LOSS_LAWS: Book = {}
+LAYER_LAWS: Book = {}
+
+
+def law(
+    applies: Callable[[Any], bool] = lambda p: True, book: Book = PENALTY_LAWS
+) -> Callable[..., Any]:
+    """Enter a check into a book of laws, for all objects or for some."""
+
+    def enter(check: Callable[[Any], None]) -> Callable[[Any], None]:
+        assert check.__name__ not in book
+        book[check.__name__] = Law(check, applies)
         return check
 
     return enter
 
 
-def cases() -> Iterator[tuple[str, Penalty]]:
-    """Every example of every penalty of this package, with a readable name."""
-    for entry in registered("penalty", "keras_penalties"):
-        for number, penalty in enumerate(entry.obj.examples()):
-            yield f"{entry.name}-{number}", penalty
+def cases(kind: str) -> Iterator[tuple[str, Any]]:
+    """Every example of every class of this package of a kind, with a readable name."""
+    for entry in registered(kind, "keras_penalties"):
+        for number, example in enumerate(getattr(entry.obj, "examples", list)()):
+            yield f"{entry.name}-{number}", example
+
+
+def pairs(book: Book, kind: str) -> list[Any]:
+    """Each law with each example that it speaks of, for `pytest.mark.parametrize`."""
+    return [
+        pytest.param(law.check, example, id=f"{name}-{case}")
+        for case, example in cases(kind)
+        for name, law in book.items()
+        if law.applies(example)
+    ]
 
 
 def has_prox(p: Penalty) -> bool:
