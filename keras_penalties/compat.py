@@ -133,8 +133,11 @@ class LossLedger:
             self._scope, self._losses = _get_stateless_scope(), []
         if self._scope is not None:
             held = {id(x) for x in self._scope.losses}
-            for dropped in (x for x in self._losses if id(x) not in held):
-                layer.add_loss(dropped)
+            for earlier in self._losses:
+                if id(earlier) in held:
+                    layer._loss_ids.add(id(earlier))
+                else:
+                    layer.add_loss(earlier)
         for loss in losses:
             layer.add_loss(loss)
             self._losses.append(loss)

@@ -1,7 +1,8 @@
 """One `.keras` file, a fresh process: the same predictions, losses and next step."""
 
 import json
-from pathlib import Path
+import os
+import sys
 
 import keras
 import numpy as np
@@ -89,8 +90,8 @@ def test_models_reload_in_a_fresh_process(tmp_path, fresh_process, monkeypatch):
         model.fit(X, X, epochs=2, verbose=0)
         model.save(tmp_path / f"{name}.keras")
         expected[name] = outcome(model)
-    tests = str(Path(__file__).parent)
-    printed = fresh_process(LOAD, stdin="\n".join(expected), PYTHONPATH=tests)
+    path = os.pathsep.join(sys.path)
+    printed = fresh_process(LOAD, stdin="\n".join(expected), PYTHONPATH=path)
     lines = [line for line in printed.splitlines() if line.startswith("OUTCOME")]
     assert dict(json.loads(line[len("OUTCOME") :]) for line in lines) == expected
 
