@@ -18,8 +18,8 @@ def page_id(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,20 @@ def hooks():
     return module
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if python_blocks(p) or p.stem == "README"], ids=page_id
-)
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
-    if not python_blocks(page):
-        pytest.skip("no code yet")
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_id)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     names = {"__name__": f"page_{page.stem}"}
-    for block in python_blocks(page):  # a later block may use an earlier one's names
+    for block in blocks(page, "python"):  # a later one may use an earlier one's names
         exec(compile(block, page_id(page), "exec"), names)
+    printed = capsys.readouterr().out
+    for shown in blocks(page, "text"):
+        assert shown in printed
+
+
+def test_the_readme_has_code_that_runs():
+    assert blocks(ROOT / "README.md", "python")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

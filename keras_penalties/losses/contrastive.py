@@ -71,7 +71,7 @@ def _log_sum_exp(mask: Tensor, logits: Tensor) -> Tensor:
 class NTXent(_Contrastive):
     """Each of a pair is told from all rows of other pairs, by softmax.
 
-    For a row i and its positive p, `log(1 + Σ_n exp(s_in − s_ip))` over the negatives
+    For a row i and its positive p: `log(1 + Σ_n exp(s_in − s_ip))` over the negatives
     n: the rows of other ids. s is the cosine similarity over the temperature; SimCLR's
     loss of two views of each sample. With several positives, the mean over them, each
     beside the negatives alone.
