@@ -103,6 +103,33 @@ def as_matrix(x: Tensor) -> Tensor:
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
+def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
+    """(vectors, entries): one vector for each index on `axis`; None is one vector."""
+    order, count = _index_first(x, axis)
+    size = math.prod(x.shape[a] for a in order[count:])
+    return ops.reshape(ops.transpose(x, order), (-1, size))
+
+
+def from_rows(rows: Tensor, like: Tensor, axis: int | Sequence[int] | None) -> Tensor:
+    """What `as_rows` took apart, in the shape of `like`."""
+    order, _ = _index_first(like, axis)
+    shape = [like.shape[a] for a in order]
+    return ops.transpose(
+        ops.reshape(rows, shape), [*map(order.index, range(len(order)))]
+    )
+
+
+def _index_first(x: Tensor, axis: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """The axes, those of `axis` first, and how many these are."""
+    given = () if axis is None else (axis,) if isinstance(axis, int) else axis
+    rank = len(x.shape)
+    for a in given:
+        if not -rank <= a < rank:
+            raise ValueError(f"There is no axis {a} in shape {tuple(x.shape)}.")
+    first = [a % rank for a in given]
+    return [*first, *(a for a in range(rank) if a not in first)], len(first)
+
+
 def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
     """The scalar `value`, whose gradient in `x` is the finite `slope` by decree."""
     still = ops.stop_gradient(slope) * (x - ops.stop_gradient(x))

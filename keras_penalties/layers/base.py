@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_penalties import compat, config
 from keras_penalties.numerics import Tensor
-from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.base import Penalty, check_slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,7 @@ class PenaltyLayer(keras.layers.Layer):
         """Say in `__init__` which terms this layer hosts; equal names get a number."""
         named: dict[str, Term] = {}
         for term in terms:
+            check_slopes(term.penalty)
             name, count = term.name, 1
             while name in named:
                 count += 1

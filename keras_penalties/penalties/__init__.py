@@ -11,7 +11,14 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.activity import *
     from keras_penalties.penalties.base import *
     from keras_penalties.penalties.compose import *
+    from keras_penalties.penalties.concave import *
+    from keras_penalties.penalties.confidence import *
+    from keras_penalties.penalties.indicators import *
+    from keras_penalties.penalties.order import *
+    from keras_penalties.penalties.quadratic import *
     from keras_penalties.penalties.separable import *
+    from keras_penalties.penalties.spectral import *
+    from keras_penalties.penalties.structure import *
 
 
 def get(identifier: Any) -> Penalty:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import keras
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor
+from keras_penalties.numerics import (
+    Tensor,
+    absolute,
+    as_matrix,
+    as_rows,
+    bounded,
+    norm,
+    positive_part,
+)
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
@@ -68,3 +77,152 @@ class KLSparsity(Penalty):
     def examples(cls) -> list[Self]:
         """The tutorial's rate and a rarer one."""
         return [cls(0.5), cls(2.0, rate=0.01)]
+
+
+@register
+class Hoyer(Penalty):
+    """How many entries a vector really uses: `(Σ|x|)² / Σx²`.
+
+    Between 1, one entry alone, and the number of entries, all alike. It does not change
+    with the scale of x, so it makes sparse without shrinking; an L2 beside it keeps the
+    scale. A vector of zeros counts 0, with slope 0.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+        axis: The axis, or axes, that index the vectors, whose values are summed: 0 for
+            activations, each sample by itself. Default None: all of x is one vector, as
+            the source has it for a weight.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> round(float(kp.penalties.Hoyer(0.5)([3.0, -3.0, 0.0])), 4)
+        1.0
+
+    Raises:
+        ValueError: if `axis` is not None, an axis, or a list of different ones.
+
+    Source: Yang, Wen and Li, "DeepHoyer: Learning Sparser Neural Network with
+    Differentiable Scale-Invariant Sparsity Measures", 2020.
+    """
+
+    convex = False
+
+    def __init__(
+        self, strength: Strength = 0.01, axis: int | Sequence[int] | None = None
+    ) -> None:
+        super().__init__(strength)
+        self.axis = None if axis is None else checks.axes("axis", axis)
+
+    def value(self, x: Tensor) -> Tensor:
+        """`Σ (Σ|x|)² / Σx²` over the vectors."""
+        rows = as_rows(x, self.axis)
+        length = norm(rows, axis=1, keepdims=True)
+        unit = rows / ops.where(length > 0, length, ops.ones_like(length))
+        return ops.sum(ops.square(ops.sum(absolute(unit), axis=1)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A weight, and each sample of a batch."""
+        return [cls(0.5), cls(0.5, axis=0)]
+
+
+@register
+class Decorrelation(Penalty):
+    """DeCov: units that don't repeat each other: `½·Σᵢ≠ⱼ Cᵢⱼ²`.
+
+    C is the covariance of the units over all axes but the last, divided by their number
+    of entries N: a statistic of the batch, the same for the batch repeated.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+
+    Shapes: activations (batch, ..., units). Entries beyond ±1e8 count as that, so that
+    the value does not overflow.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> float(kp.penalties.Decorrelation(0.5)([[1.0, 2.0], [-1.0, -2.0]]))
+        2.0
+
+    Source: Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating
+    Representations", 2016.
+    """
+
+    convex = False
+    rank = 2
+    statistic = "batch"
+
+    def value(self, x: Tensor) -> Tensor:
+        """`½·Σᵢ≠ⱼ Cᵢⱼ²`."""
+        return 0.5 * _off_diagonal(_covariance(x))
+
+
+@register
+class VarianceCovariance(Penalty):
+    """VICReg's terms: `1/d·Σⱼ max(0, γ − √(Cⱼⱼ + 10⁻⁴)) + c/d·Σᵢ≠ⱼ Cᵢⱼ²`.
+
+    C is the covariance of d units over all axes but the last. The first term asks each
+    unit to vary over the batch, the second that no two say the same. C is divided by
+    the number of entries N, where the source has N − 1: so the value is the same for a
+    batch and for the batch repeated.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01; the source has 25.
+        deviation: γ, the least standard deviation of each unit, above 0. Default 1.
+        covariance: c, the second term's weight beside the first, 0 or more. Default
+            0.04, the source's 1 to 25.
+
+    Shapes: embeddings (batch, ..., units). Entries beyond ±1e8 count as that, so that
+    the value does not overflow.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> vary = kp.penalties.VarianceCovariance(1.0, covariance=0.5)
+        >>> round(float(vary([[1.0, 1.0], [-1.0, -1.0]])), 4)
+        0.5
+
+    Raises:
+        ValueError: if `deviation` is not above 0, or `covariance` is below it.
+
+    Source: Bardes, Ponce and LeCun, "VICReg: Variance-Invariance-Covariance
+    Regularization for Self-Supervised Learning", 2022, eq. 1 to 4.
+    """
+
+    convex = False
+    rank = 2
+    statistic = "batch"
+
+    def __init__(
+        self,
+        strength: Strength = 0.01,
+        deviation: float = 1.0,
+        covariance: float = 0.04,
+    ) -> None:
+        super().__init__(strength)
+        self.deviation = checks.positive("deviation", deviation)
+        self.covariance = checks.non_negative("covariance", covariance)
+
+    def value(self, x: Tensor) -> Tensor:
+        """The mean missing deviation, and the squared covariances per unit."""
+        c = _covariance(x)
+        missing = positive_part(self.deviation - ops.sqrt(ops.diagonal(c) + 1e-4))
+        return ops.mean(missing) + self.covariance * _off_diagonal(c) / c.shape[0]
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The paper's weights, and others."""
+        return [cls(0.5), cls(0.5, deviation=2.0, covariance=1.0)]
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """The covariance of the last axis' units over all entries of the others."""
+    rows = bounded(as_matrix(x), 1e8)
+    rows = rows - ops.mean(rows, axis=0)
+    return ops.matmul(ops.transpose(rows), rows) / ops.cast(
+        ops.shape(rows)[0], rows.dtype
+    )
+
+
+def _off_diagonal(c: Tensor) -> Tensor:
+    """The sum of squares off the diagonal."""
+    return ops.sum(ops.square(c * (1.0 - ops.eye(c.shape[0], dtype=c.dtype))))

@@ -44,6 +44,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """Whether `prox` is right for one t per entry, the metric of an adaptive optimizer,
     and not only for one number. False is always safe: `Proximal` then gives the whole
     weight one t."""
+    indicator: ClassVar[bool] = False
+    """Whether the value is 0 in a set and infinite outside. No gradient leads into the
+    set, so only `Proximal` applies it: a Keras slot or a layer refuses it."""
     statistic: ClassVar[str | None] = None
     """`"batch"` where the value is a statistic of a batch, `"mean"` where it depends on
     the batch's mean only, and None where it is an extensive sum. A host divides an
@@ -94,6 +97,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
         """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
+        check_slopes(self)
         if not isinstance(self.strength, float):
             checks.refuse(
                 "strength",
@@ -193,6 +197,20 @@ def check_rank(penalty: Penalty, x: Tensor) -> None:
         raise ValueError(
             f"{type(penalty).__name__} needs a tensor of rank {penalty.rank} or more. "
             f"Received: a tensor of shape {tuple(x.shape)}"
+        )
+
+
+def check_slopes(penalty: Penalty) -> None:
+    """Refuse an indicator where a gradient is to apply it: it would do nothing.
+
+    Raises:
+        ValueError: if the penalty is one.
+    """
+    if penalty.indicator:
+        raise ValueError(
+            f"{type(penalty).__name__} is a constraint: it has no gradient, so in a "
+            "Keras slot or a layer it would do nothing. Give it to "
+            "`keras_penalties.optimizers.Proximal`, or use a Keras constraint."
         )
 
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import Tensor, as_matrix, norm
-from keras_penalties.penalties.base import Penalty, Separable
+from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
@@ -61,7 +61,7 @@ class Spectral(Penalty):
             checks.refuse("penalty", "one that ignores signs", penalty)
 
     @property
-    def strength(self) -> Strength:  # type: ignore[override]
+    def strength(self) -> Strength:
         """The inner penalty's."""
         return self.penalty.strength
 
@@ -95,6 +95,7 @@ class Spectral(Penalty):
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The inner proximal map on the singular values."""
+        t = one_step(self, t)
         u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
         return ops.reshape(ops.matmul(u * self.penalty.prox(s, t), vt), x.shape)
 

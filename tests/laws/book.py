@@ -66,6 +66,10 @@ def has_prox(p: Penalty) -> bool:
     return p.has_prox
 
 
+def by_gradient(p: Penalty) -> bool:
+    return not p.indicator
+
+
 def is_separable(p: Penalty) -> bool:
     return isinstance(p, Separable)
 

@@ -10,13 +10,23 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from strategies import extreme, generic
+from strategies import extreme, generic, special
 
 import keras_penalties as kp
 from keras_penalties.config import arguments
 from keras_penalties.penalties import Penalty
 from keras_penalties.registry import registered
-from laws.book import PRECISE, array, equal, law, prox, slope, tensor, value
+from laws.book import (
+    PRECISE,
+    array,
+    by_gradient,
+    equal,
+    law,
+    prox,
+    slope,
+    tensor,
+    value,
+)
 
 
 @law()
@@ -87,7 +97,7 @@ def names_lead_to_the_penalty(p: Penalty) -> None:
 @law(lambda p: p.rank > 0)
 def a_smaller_rank_is_refused(p: Penalty) -> None:
     with pytest.raises(ValueError, match="rank"):
-        p(ops.zeros((3,) * (p.rank - 1)))
+        p.value(ops.zeros((3,) * (p.rank - 1)))
 
 
 class Holder(keras.layers.Layer):
@@ -108,7 +118,7 @@ class Holder(keras.layers.Layer):
         return x
 
 
-@law(lambda p: p.statistic is None)
+@law(lambda p: p.statistic is None and by_gradient(p))
 def a_weight_slot_trains(p: Penalty) -> None:
     """One step of SGD on a model with no loss but the penalty."""
     start, rate = generic(p)[-1], 0.01
@@ -129,3 +139,31 @@ def an_activity_slot_has_the_value(p: Penalty) -> None:
     model.compile(loss="mean_squared_error", run_eagerly=True)
     loss = model.evaluate(x, x, batch_size=len(x), verbose=0)
     equal(float(loss), p.strength * value(p, x), 1e-5)
+
+
+@law(lambda p: p.indicator)
+def an_indicator_is_refused_where_a_gradient_would_act(p: Penalty) -> None:
+    x = generic(p)[-1]
+    model = keras.Sequential([keras.Input((1,)), Holder(p, x)])
+    model.compile("sgd", loss="mean_squared_error", run_eagerly=True)
+    refused = pytest.raises(ValueError, match="Proximal")
+    with refused:
+        model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    with refused:
+        (p + kp.penalties.L1(0.1))(x)
+    with refused:
+        kp.layers.ActivityPenalty(p)
+    with refused:
+        kp.layers.Penalized(keras.layers.Dense(2), weights={"kernel": p})
+    with pytest.raises(TypeError, match="strength"):
+        p.with_strength(2.0)
+
+
+@law(lambda p: p.indicator)
+def an_indicator_is_0_in_its_set_only(p: Penalty) -> None:
+    for x in generic(p) + special(p):
+        near = prox(p, x, 0.5)
+        assert value(p, near) == 0.0
+        apart = np.max(np.abs(near - x)) > 1e-3
+        assert value(p, x) == (np.inf if apart else 0.0)
+        equal(prox(p, near, 0.5), near)

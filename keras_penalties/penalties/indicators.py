@@ -1,0 +1,298 @@
+"""Sets that a weight is kept in: the proximal map is the nearest point of the set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties.numerics import (
+    Tensor,
+    as_rows,
+    from_rows,
+    norm,
+    positive_part,
+)
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.taut_string import taut_string
+from keras_penalties.registry import register
+from keras_penalties.strengths import Strength
+
+
+class Indicator(Penalty):
+    """0 in a convex set, up to rounding, and infinite outside.
+
+    A multiple of 0 and infinity is the same, so there is no strength. A step t = 0
+    leaves x where it is; every other gives the nearest point of the set, nearest by
+    `Σ(u − x)²/t` where t is a number for each entry. Only `Proximal` applies it: a
+    Keras slot or a layer, which go by the gradient, refuse it.
+
+    A subclass writes `nearest`.
+    """
+
+    indicator = True
+    per_entry = True
+    strength = 1.0
+
+    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
+        """The point u of the set with the least `Σ(u − x)²/t`; t has the shape of x."""
+        raise NotImplementedError
+
+    def value(self, x: Tensor) -> Tensor:
+        """0 in the set, infinite outside."""
+        away = ops.max(ops.absolute(self.nearest(x, ops.ones_like(x)) - x))
+        rounding = 100.0 * np.finfo(keras.backend.standardize_dtype(x.dtype)).eps
+        inside = away <= rounding * ops.max(ops.absolute(x))
+        return ops.where(inside, ops.zeros_like(away), math.inf)
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The nearest point of the set, or x where t is 0."""
+        largest = ops.max(t)
+        share = t / ops.where(largest > 0, largest, ops.ones_like(largest))
+        each = ops.broadcast_to(ops.maximum(share, 1e-12), x.shape)
+        return ops.where(t > 0, self.nearest(x, each), x)
+
+    def with_strength(self, strength: Strength) -> Self:
+        """Refused: a multiple of 0 or infinity is the same."""
+        raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
+
+
+@register
+class Box(Indicator):
+    """Every entry between two bounds: `low ≤ x ≤ high`.
+
+    `Box()` is the non-negative tensors, `Box(-r, r)` the ball of the largest magnitude.
+
+    Args:
+        low: The least value, or None for no such bound. Default 0.
+        high: The greatest value, or None for no such bound. Default None.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> box = kp.penalties.Box(-1.0, 1.0)
+        >>> [round(float(u), 4) for u in box.prox([3.0, 0.5, -2.0], 1.0)]
+        [1.0, 0.5, -1.0]
+
+    Raises:
+        ValueError: if both bounds are None, or `low` is above `high`.
+
+    Source: Parikh and Boyd, "Proximal Algorithms", 2014, section 6.2.
+    """
+
+    even = False
+
+    def __init__(self, low: float | None = 0.0, high: float | None = None) -> None:
+        self.low = None if low is None else checks.number("low", low)
+        self.high = None if high is None else checks.number("high", high)
+        if self.low is None and self.high is None:
+            checks.refuse("high", "a bound, as `low` is None", high)
+        if self.low is not None and self.high is not None and self.low > self.high:
+            checks.refuse("high", f"{low} or more, as `low` is that", high)
+
+    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
+        """Each entry moved to the bound that it lies beyond."""
+        x = x if self.low is None else ops.maximum(x, self.low)
+        return x if self.high is None else ops.minimum(x, self.high)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Non-negative, a box and a half-space."""
+        return [cls(), cls(-1.0, 0.5), cls(None, 0.25)]
+
+
+class _Ball(Indicator):
+    """A ball around 0 for each index on some axes."""
+
+    def __init__(
+        self, radius: float = 1.0, axis: int | Sequence[int] | None = None
+    ) -> None:
+        self.radius = checks.positive("radius", radius)
+        self.axis = None if axis is None else checks.axes("axis", axis)
+
+    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
+        """The nearest points of the balls, x where it lies inside."""
+        rows, t = as_rows(x, self.axis), as_rows(t, self.axis)
+        inside = self._length(rows) <= self.radius
+        return from_rows(ops.where(inside, rows, self._shrunk(rows, t)), x, self.axis)
+
+    def _length(self, rows: Tensor) -> Tensor:
+        """The norm of each row, as a column."""
+        raise NotImplementedError
+
+    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
+        """Rows outside the ball, moved to its surface."""
+        raise NotImplementedError
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """One ball, and one for each output unit."""
+        return [cls(), cls(0.5, axis=-1)]
+
+
+@register
+class L1Ball(_Ball):
+    """A bounded sum of magnitudes: `Σ|x| ≤ radius`.
+
+    Args:
+        radius: The bound, above 0. Default 1.
+        axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
+            weights of each output unit. Default None: all of x is one vector.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> ball = kp.penalties.L1Ball(2.0)
+        >>> [round(float(u), 4) for u in ball.prox([3.0, -1.0, 0.5], 1.0)]
+        [2.0, 0.0, 0.0]
+
+    Raises:
+        ValueError: if `radius` is not above 0, or `axis` names no axes.
+
+    Source: Duchi et al., "Efficient Projections onto the l1-Ball for Learning in High
+    Dimensions", 2008.
+    """
+
+    def _length(self, rows: Tensor) -> Tensor:
+        return ops.sum(ops.absolute(rows), axis=1, keepdims=True)
+
+    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
+        return ops.sign(rows) * onto_simplex(ops.absolute(rows), t, self.radius)
+
+
+@register
+class L2Ball(_Ball):
+    """A bounded Euclidean norm: `‖x‖ ≤ radius`.
+
+    `L2Ball(radius, axis=-1)` is the max-norm constraint of each output unit.
+
+    Args:
+        radius: The bound, above 0. Default 1.
+        axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
+            weights of each output unit. Default None: all of x is one vector.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> ball = kp.penalties.L2Ball(1.0)
+        >>> [round(float(u), 4) for u in ball.prox([3.0, 4.0], 1.0)]
+        [0.6, 0.8]
+
+    Raises:
+        ValueError: if `radius` is not above 0, or `axis` names no axes.
+
+    Source: Srebro and Shraibman, "Rank, Trace-Norm and Max-Norm", 2005; Hinton et al.,
+    "Improving Neural Networks by Preventing Co-adaptation of Feature Detectors", 2012.
+    """
+
+    def _length(self, rows: Tensor) -> Tensor:
+        return norm(rows, axis=1, keepdims=True)
+
+    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
+        # u = x/(1 + λt) with ‖u‖ = radius: Newton's method for 1/‖u‖, which is almost
+        # linear in λ, and linear where t is one number.
+        multiplier = 0.0 * rows[:, :1]
+        for _ in range(20):
+            u = rows / (1.0 + multiplier * t)
+            length = self._length(u)
+            unit = u / ops.where(length > 0, length, ops.ones_like(length))
+            rate = ops.square(unit) * (t / (1.0 + multiplier * t))
+            rate = ops.sum(rate, axis=1, keepdims=True)
+            rate = ops.where(rate > 0, rate, ops.ones_like(rate))
+            multiplier = positive_part(multiplier + (length / self.radius - 1.0) / rate)
+        return rows / (1.0 + multiplier * t)
+
+
+@register
+class Simplex(Indicator):
+    """Shares of a whole: `x ≥ 0, Σx = total`.
+
+    Args:
+        total: The sum, above 0. Default 1: probabilities.
+        axis: The axis, or axes, that index the vectors of shares: 0 makes each row of a
+            matrix one. Default None: all of x is one vector.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> shares = kp.penalties.Simplex()
+        >>> [round(float(u), 4) for u in shares.prox([1.0, 0.5, -1.0], 1.0)]
+        [0.75, 0.25, 0.0]
+
+    Raises:
+        ValueError: if `total` is not above 0, or `axis` names no axes.
+
+    Source: Held, Wolfe and Crowder, "Validation of Subgradient Optimization", 1974.
+    """
+
+    even = False
+
+    def __init__(
+        self, total: float = 1.0, axis: int | Sequence[int] | None = None
+    ) -> None:
+        self.total = checks.positive("total", total)
+        self.axis = None if axis is None else checks.axes("axis", axis)
+
+    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
+        """The nearest shares."""
+        rows, t = as_rows(x, self.axis), as_rows(t, self.axis)
+        return from_rows(onto_simplex(rows, t, self.total), x, self.axis)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """One vector, and one for each row."""
+        return [cls(), cls(2.0, axis=0)]
+
+
+def onto_simplex(rows: Tensor, t: Tensor, total: float) -> Tensor:
+    """`max(x − λt, 0)` with the λ for which each row sums to `total`."""
+    rows = rows - t * ops.max(rows / t, axis=1, keepdims=True)  # so that 0 is largest
+    order = ops.argsort(-rows / t, axis=1)
+    sums = ops.cumsum(ops.take_along_axis(rows, order, axis=1), axis=1)
+    steps = ops.cumsum(ops.take_along_axis(t, order, axis=1), axis=1)
+    return positive_part(
+        rows - t * ops.max((sums - total) / steps, axis=1, keepdims=True)
+    )
+
+
+@register
+class Monotone(Indicator):
+    """Never decreasing along an axis: `xᵢ ≤ xᵢ₊₁`.
+
+    The proximal map is isotonic regression, exact up to rounding.
+
+    Args:
+        axis: Along which axis. Default 0: along the inputs of a dense kernel.
+        decreasing: Whether x must never increase, in place of never decrease. Default
+            False.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> rising = kp.penalties.Monotone()
+        >>> [round(float(u), 4) for u in rising.prox([1.0, 3.0, 2.0, 4.0], 1.0)]
+        [1.0, 2.5, 2.5, 4.0]
+
+    Raises:
+        ValueError: if `axis` is not a whole number.
+
+    Source: Barlow et al., "Statistical Inference under Order Restrictions", 1972.
+    """
+
+    even = False
+    rank = 1
+
+    def __init__(self, axis: int = 0, decreasing: bool = False) -> None:
+        self.axis = checks.integer("axis", axis, low=-(2**31))
+        self.decreasing: bool = checks.instance("decreasing", decreasing, bool)
+
+    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
+        """The isotonic regression with weights 1/t."""
+        y, weights = (ops.moveaxis(z, self.axis, -1) for z in (x, 1.0 / t))
+        low, high = (0.0, math.inf) if self.decreasing else (-math.inf, 0.0)
+        return ops.moveaxis(taut_string(y, low, high, weights), -1, self.axis)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Increasing along the first axis, decreasing along the last."""
+        return [cls(), cls(axis=-1, decreasing=True)]

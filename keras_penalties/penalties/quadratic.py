@@ -1,0 +1,208 @@
+"""Quadratic forms with given coefficients: smoothness, and nearness to a reference."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties.numerics import Tensor
+from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.registry import register
+from keras_penalties.strengths import Strength
+
+
+@register
+class Quadratic(Penalty):
+    """Smoothness by a given matrix A, along one axis: `½·Σ xᵀ·A·x`.
+
+    The sum runs over all vectors along the axis. `Quadratic.laplacian` takes a graph:
+    neighbours then have like weights; `Quadratic.differences` takes the order of
+    differences that are to be small.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+        matrix: A, symmetric and positive semi-definite. It is saved with the config.
+        axis: Along which axis of x the vectors lie. Default 0: along the inputs of a
+            dense kernel.
+
+    Shapes: any with as many entries along `axis` as A has rows.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+        >>> smooth = kp.penalties.Quadratic.laplacian(1.0, path)
+        >>> round(float(smooth([1.0, 2.0, 4.0])), 4)  # ½·(1² + 2²)
+        2.5
+
+    Raises:
+        ValueError: if `matrix` is not square, symmetric and positive semi-definite, or
+            x does not fit it.
+
+    Source: Belkin, Niyogi and Sindhwani, "Manifold Regularization", 2006; Eilers, "A
+    Perfect Smoother", 2003, for the differences.
+    """
+
+    rank = 1
+
+    def __init__(
+        self, strength: Strength = 0.01, matrix: Any = ((1.0,),), axis: int = 0
+    ) -> None:
+        super().__init__(strength)
+        self.matrix: list[list[float]] = checks.floats("matrix", matrix, rank=2)
+        self.axis = checks.integer("axis", axis, low=-(2**31))
+        self._roots, self._vectors = _eigen(np.asarray(self.matrix))
+
+    @classmethod
+    def laplacian(cls, strength: Strength, graph: Any, axis: int = 0) -> Self:
+        """`¼·Σᵢⱼ graphᵢⱼ·(xᵢ − xⱼ)²`, of a symmetric matrix of weights, 0 or more."""
+        edges = np.array(checks.floats("graph", graph, rank=2, low=0.0))
+        if edges.shape[0] != edges.shape[1] or not np.allclose(edges, edges.T):
+            checks.refuse("graph", "a square, symmetric matrix", graph)
+        return cls(strength, np.diag(np.sum(edges, axis=0)) - edges, axis)
+
+    @classmethod
+    def differences(
+        cls, strength: Strength, size: int, order: int = 1, axis: int = 0
+    ) -> Self:
+        """`½·‖Δᵒx‖²`, the differences of an order between `size` entries."""
+        checks.integer("size", size)
+        checks.integer("order", order)
+        step = np.diff(np.eye(size), order, axis=0)
+        return cls(strength, step.T @ step, axis)
+
+    def value(self, x: Tensor) -> Tensor:
+        """`½·Σλ·(vᵀx)²`, of A's eigenvalues and eigenvectors: never below 0."""
+        return 0.5 * ops.sum(ops.square(self._root(x) * self._turned(x)))
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """`(I + t·A)⁻¹·x`, in the basis of A's eigenvectors."""
+        t = one_step(self, t)
+        turned = self._turned(x) / (1.0 + t * ops.square(self._root(x)))
+        back = ops.matmul(_constant(self._vectors, x), turned)
+        ahead = ops.moveaxis(x, self.axis, 0)
+        return ops.moveaxis(ops.reshape(back, ahead.shape), 0, self.axis)
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """The vectors in the eigenvectors' basis, as columns."""
+        ahead, size = ops.moveaxis(x, self.axis, 0), len(self.matrix)
+        if ahead.shape[0] != size:
+            raise ValueError(
+                f"Quadratic needs {size} entries along axis {self.axis}, one for each "
+                f"row of its matrix. Received: a tensor of shape {tuple(x.shape)}"
+            )
+        columns = ops.reshape(ahead, (size, -1))
+        return ops.matmul(_constant(self._vectors.T, x), columns)
+
+    def _root(self, x: Tensor) -> Tensor:
+        return _constant(self._roots[:, None], x)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A graph, differences, and the last axis."""
+        ring = np.roll(np.eye(4), 1, axis=0) + np.roll(np.eye(4), -1, axis=0)
+        return [
+            cls.laplacian(0.5, ring),
+            cls.differences(0.5, 4, order=2),
+            cls(0.5, [[2.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 1.0]], axis=-1),
+        ]
+
+    def example_shapes(self) -> list[tuple[int, ...]]:
+        """Of the matrix's size along the axis."""
+        size = len(self.matrix)
+        return [(size,), (4, 3), (2, 2, 3) if self.axis else (size, 2)]
+
+
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square roots of the eigenvalues, and the eigenvectors as columns."""
+    expected = "a square, symmetric, positive semi-definite matrix"
+    if matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
+        checks.refuse("matrix", expected, matrix)
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    if values[0] < -1e-6 * max(values[-1], 0.0) or values[-1] < 0:
+        checks.refuse("matrix", expected, matrix)
+    return np.sqrt(np.maximum(values, 0.0)), vectors
+
+
+def _constant(array: np.ndarray, like: Tensor) -> Tensor:
+    return ops.convert_to_tensor(array, keras.backend.standardize_dtype(like.dtype))
+
+
+@register
+class ToReference(Penalty):
+    """Stay near given values: `½·Σ weights·(x − values)²`.
+
+    With a pretrained weight as `values` this is L2-SP; with the diagonal of the Fisher
+    information as `weights`, too, it is elastic weight consolidation.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+        values: The reference, an array that broadcasts to x. Default 0. It is saved
+            with the config, as text: about 20 bytes per number.
+        weights: How much each entry matters, 0 or more, an array that broadcasts to x.
+            Default None: 1 for each.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> near = kp.penalties.ToReference(1.0, values=[1.0, 2.0], weights=[1.0, 4.0])
+        >>> float(near([0.0, 1.0]))
+        2.5
+
+    Raises:
+        ValueError: if an array is not finite, weights are negative, or x is smaller.
+
+    Source: Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning
+    with Convolutional Networks", 2018; Kirkpatrick et al., "Overcoming Catastrophic
+    Forgetting in Neural Networks", 2017.
+    """
+
+    even = False
+    per_entry = True
+
+    def __init__(
+        self, strength: Strength = 0.01, values: Any = 0.0, weights: Any = None
+    ) -> None:
+        super().__init__(strength)
+        self.values = checks.floats("values", values)
+        self.weights = (
+            None if weights is None else checks.floats("weights", weights, low=0.0)
+        )
+        roots = np.sqrt(1.0 if self.weights is None else self.weights)
+        self._arrays = np.asarray(self.values), roots
+
+    def value(self, x: Tensor) -> Tensor:
+        """`½·Σ weights·(x − values)²`."""
+        values, roots = self._like(x)
+        return 0.5 * ops.sum(ops.square(roots * (x - values)))
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The mean of x and the values, weighted by 1 and t·weights."""
+        values, roots = self._like(x)
+        pull = t * ops.square(roots)
+        return x / (1.0 + pull) + values * (pull / (1.0 + pull))
+
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The values and the square roots of the weights, as tensors that fit x."""
+        for array in self._arrays:
+            pairs = zip(reversed(array.shape), reversed(x.shape), strict=False)
+            fits = all(a in (1, b) for a, b in pairs) and array.ndim <= len(x.shape)
+            if not fits:
+                raise ValueError(
+                    f"ToReference has an array of shape {array.shape}, which does not "
+                    f"broadcast to what it penalises: shape {tuple(x.shape)}"
+                )
+        values, roots = (_constant(array, x) for array in self._arrays)
+        return values, roots
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """One value for all, and a reference with weights."""
+        return [cls(0.5, 0.3), cls(0.5, [0.5, -1.0, 0.0], [0.0, 1.0, 3.0])]
+
+    def example_shapes(self) -> list[tuple[int, ...]]:
+        """Those that the values broadcast to."""
+        shapes = super().example_shapes()
+        return shapes if np.ndim(self.values) == 0 else [(3,), (4, 3), (2, 2, 3)]

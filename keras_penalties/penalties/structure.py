@@ -1,0 +1,138 @@
+"""Penalties on what a matrix does: as a map, as a graph."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_penalties.numerics import Tensor, as_matrix, bounded, with_gradient
+from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.registry import register
+
+
+@register
+class Orthogonality(Penalty):
+    """Soft orthogonality of the shorter side: `‖xᵀ·x − I‖²`, or `‖x·xᵀ − I‖²` if wide.
+
+    The squared Frobenius norm, which is `Σ(σᵢ² − 1)²` over the singular values: 0 where
+    the columns, or the rows of a wide matrix, are orthonormal. The other side's form is
+    this plus the constant |rows − columns|, so it would cost more and pull no other
+    way. Rows of zeros are harmless; Keras' `OrthogonalRegularizer` gives NaN there. The
+    slope is 0 at x = 0, a point that training must not start from.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+
+    Shapes: any rank from 2 on; a kernel is made `(all other axes, output axis)`.
+    Entries beyond ±1e8 count as that, so that the value does not overflow.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.Orthogonality(0.5)(np.diag([2.0, 1.0, 0.0])))
+        5.0
+
+    Source: Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations
+    in Training Deep CNNs?", 2018, the soft orthogonality.
+    """
+
+    convex = False
+    rank = 2
+
+    def value(self, x: Tensor) -> Tensor:
+        """`Σ(σᵢ² − 1)²`, by the smaller Gram matrix."""
+        x = bounded(as_matrix(x), 1e8)
+        tall = x if x.shape[0] >= x.shape[1] else ops.transpose(x)
+        gram = ops.matmul(ops.transpose(tall), tall)
+        return ops.sum(ops.square(gram - ops.eye(gram.shape[0], dtype=gram.dtype)))
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """Each singular value moves to the positive root of `4t·(u³ − u) + u = σ`."""
+        t = one_step(self, t)
+        u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
+        # Newton's method from above, where the cubic is convex: it can't overshoot.
+        cube = s / ops.where(t > 0, 4.0 * t, ops.ones_like(t))
+        root = 1.0 + ops.where(t > 0, ops.power(cube, 1.0 / 3.0), s)
+        root = ops.minimum(root, ops.maximum(s, ops.ones_like(s)))
+        for _ in range(12):  # a product that starts with t is not 0 times infinity
+            excess = 4.0 * t * root * (root - 1.0) * (root + 1.0) + (root - s)
+            slope = 12.0 * t * (root - 3.0**-0.5) * (root + 3.0**-0.5) + 1.0
+            root = root - excess / slope
+        return ops.reshape(ops.matmul(u * root, vt), x.shape)
+
+
+@register
+class Acyclicity(Penalty):
+    """How far a weighted graph is from one without cycles: `tr exp(x∘x) − d`.
+
+    x is the adjacency matrix of d nodes and ∘ the product of entries: 0 if and only if
+    no path leads back to where it began, self-loops included. Exact up to rounding, by
+    scaling and squaring, also where it is near 0; it stops growing at the largest
+    number of the dtype. The gradient is `2x∘exp(x∘x)ᵀ`; there is no second derivative.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+
+    Shapes: (d, d).
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> acyclic = kp.penalties.Acyclicity(1.0)
+        >>> round(float(acyclic([[0.0, 1.0], [1.0, 0.0]])), 4)  # 2·cosh 1 - 2
+        1.0862
+        >>> float(acyclic([[0.0, 5.0], [0.0, 0.0]]))
+        0.0
+
+    Raises:
+        ValueError: if x is not a square matrix.
+
+    Source: Zheng et al., "DAGs with NO TEARS", 2018.
+    """
+
+    convex = False
+    rank = 2
+
+    def value(self, x: Tensor) -> Tensor:
+        """`tr exp(x∘x) − d`."""
+        if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
+            raise ValueError(
+                "Acyclicity needs a square matrix. Received: a tensor of shape "
+                f"{tuple(x.shape)}"
+            )
+        largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
+        rest = _expm1(ops.square(ops.clip(x, -1e9, 1e9)), largest)
+        slope = 2.0 * ops.transpose(rest + ops.eye(x.shape[0], dtype=x.dtype)) * x
+        return with_gradient(
+            ops.trace(rest), x, ops.clip(slope, -0.1 * largest, 0.1 * largest)
+        )
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A strength."""
+        return [cls(0.5)]
+
+    def example_shapes(self) -> list[tuple[int, ...]]:
+        """Square ones."""
+        return [(3, 3), (4, 4)]
+
+
+def _expm1(a: Tensor, largest: float, halvings: int = 12, terms: int = 8) -> Tensor:
+    """`exp(a) − I` of a matrix without negative entries, so that nothing cancels.
+
+    A Taylor series of `a / 2¹²`, then `exp(2b) − I = 2·(exp(b) − I) + (exp(b) − I)²`.
+    Factors are held where their product can't overflow.
+    """
+    bound = (0.1 * largest / a.shape[0]) ** 0.5
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        return ops.matmul(ops.minimum(left, bound), ops.minimum(right, bound))
+
+    a = a / 2.0**halvings
+    result = a
+    for k in range(terms, 1, -1):
+        result = a + product(a, result) / k
+    for _ in range(halvings):
+        result = 2.0 * result + product(result, result)
+    return result
