@@ -8,7 +8,7 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, absolute, soft_threshold
+from keras_penalties.numerics import Tensor, absolute, positive_part, soft_threshold
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
@@ -103,3 +103,73 @@ class ElasticNet(Separable):
     def examples(cls) -> list[Self]:
         """Both ends and the middle."""
         return [cls(0.5), cls(0.5, l1_ratio=0.0), cls(0.5, l1_ratio=1.0)]
+
+
+@register
+class HuberL1(Separable):
+    """L1 made smooth around 0: `Σ x²/(2·width)` to |x| = width, then `|x| − width/2`.
+
+    The Moreau envelope of L1: differentiable, and never an exact zero by itself.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+        width: Where the parabola becomes a line, above 0. Default 1.0.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.HuberL1(1.0, width=1.0)(np.array([3.0, -1.0])))
+        3.0
+
+    Raises:
+        ValueError: if `width` is not above 0.
+
+    Source: Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+
+    def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
+        super().__init__(strength)
+        self.width = checks.positive("width", width)
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`x²/(2·width)` to |x| = width, then `|x| − width/2`."""
+        inner = ops.clip(x, -self.width, self.width)
+        return inner / self.width * (x - 0.5 * inner)
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The shrinkage inside, the soft threshold outside."""
+        inner = x * (self.width / (self.width + t))
+        return ops.where(ops.absolute(x) > self.width + t, soft_threshold(x, t), inner)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A wide parabola and a narrow one."""
+        return [cls(0.5), cls(0.5, width=0.1)]
+
+
+@register
+class NonNegative(Separable):
+    """A hinge on negative entries: `Σ max(−x, 0)`.
+
+    It draws entries above or on 0, and charges nothing there. The slope at 0 is 0.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.NonNegative(0.5)(np.array([3.0, -1.0, 0.0])))
+        0.5
+
+    Source: the exact penalty function of the constraint x ≥ 0; Nocedal and Wright,
+    "Numerical Optimization", 2006, section 17.2.
+    """
+
+    even = False
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`max(−x, 0)`."""
+        return positive_part(-x)
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """Up by t, to 0 at most, where negative."""
+        return ops.where(x < 0, ops.minimum(x + t, 0.0), x)

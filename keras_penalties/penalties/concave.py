@@ -1,0 +1,249 @@
+"""Penalties that are concave away from 0: zeros as L1 makes them, with less bias.
+
+Each is a sum over single entries. Their proximal maps are exact for every t: beyond the
+convex range, where the map jumps, they find the lower of the two minima.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties.numerics import Tensor, absolute, positive_part
+from keras_penalties.penalties.base import Separable
+from keras_penalties.registry import register
+from keras_penalties.strengths import Strength
+
+
+@register
+class MCP(Separable):
+    """The minimax concave penalty: `Σ |x| − x²/(2·width)`, flat from |x| = width on.
+
+    Entries beyond the width cost the constant width/2 and are not shrunk. The classical
+    (λ, γ) is `MCP(λ, width=γ·λ)`; `width` to infinity gives L1.
+
+    Args:
+        strength: The multiplier λ, the slope at 0; 0 or more. Default 0.01.
+        width: From where on the penalty is flat, above 0. Default 1.0.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.MCP(0.5, width=2.0)(np.array([5.0, -1.0])))
+        0.875
+
+    Raises:
+        ValueError: if `width` is not above 0.
+
+    Source: Zhang, "Nearly Unbiased Variable Selection under Minimax Concave Penalty",
+    2010.
+    """
+
+    convex = False
+
+    def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
+        super().__init__(strength)
+        self.width = checks.positive("width", width)
+
+    @property
+    def concavity(self) -> float:
+        """`1/width`."""
+        return 1.0 / self.width
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`|x| − x²/(2·width)` to |x| = width, then `width/2`."""
+        inner = ops.minimum(absolute(x), self.width)
+        return inner * (1.0 - 0.5 * inner / self.width)
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The firm threshold for t < width, and else the hard one at `√(t·width)`."""
+        size, room = ops.absolute(x), self.width - t
+        convex = room > 0
+        slope = self.width / ops.where(convex, room, ops.ones_like(room))
+        firm = ops.minimum(slope * positive_part(size - t), size)
+        hard = ops.where(size > ops.sqrt(t * self.width), size, ops.zeros_like(size))
+        return ops.sign(x) * ops.where(convex, firm, hard)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A wide one, and one that is flat soon."""
+        return [cls(0.5, width=3.0), cls(0.5, width=0.4)]
+
+
+@register
+class SCAD(Separable):
+    """The smoothly clipped absolute deviation: L1 to a knee, then a blend, then flat.
+
+    `Σ |x|` to |x| = knee; then the slope falls along a line, `(ratio·knee − |x|) /
+    ((ratio − 1)·knee)`; from |x| = ratio·knee on it costs `knee·(ratio + 1)/2`. The
+    classical (λ, a) is `SCAD(λ, knee=λ, ratio=a)`.
+
+    Args:
+        strength: The multiplier λ, the slope at 0; 0 or more. Default 0.01.
+        knee: To where it is L1, above 0. Default 1.0.
+        ratio: From how many knees on it is flat, above 1. Default 3.7, the source's.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.SCAD(1.0, knee=1.0, ratio=3.0)(np.array([9.0, -1.0])))
+        3.0
+
+    Raises:
+        ValueError: if `knee` is not above 0 or `ratio` not above 1.
+
+    Source: Fan and Li, "Variable Selection via Nonconcave Penalized Likelihood and its
+    Oracle Properties", 2001.
+    """
+
+    convex = False
+
+    def __init__(
+        self, strength: Strength = 0.01, knee: float = 1.0, ratio: float = 3.7
+    ) -> None:
+        super().__init__(strength)
+        self.knee = checks.positive("knee", knee)
+        self.ratio = checks.number("ratio", ratio, 1.0, open_low=True)
+
+    @property
+    def concavity(self) -> float:
+        """`1/((ratio − 1)·knee)`."""
+        return 1.0 / ((self.ratio - 1.0) * self.knee)
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """|x|, less the parabola between the knee and `ratio·knee`, then flat."""
+        inner = ops.minimum(absolute(x), self.ratio * self.knee)
+        return inner - 0.5 * self.concavity * ops.square(
+            positive_part(inner - self.knee)
+        )
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """Three pieces for t < (ratio − 1)·knee, and else a jump from soft to x."""
+        size, knee, end = ops.absolute(x), self.knee, self.ratio * self.knee
+        soft, room = positive_part(size - t), end - knee - t
+        convex = room > 0
+        slope = (end - knee) / ops.where(convex, room, ops.ones_like(room))
+        blend = ops.minimum(end - slope * (end - size), size)
+        smooth = ops.where(size > knee + t, blend, soft)
+        # Where the minima at the soft threshold and at x are equally low.
+        flat = end + knee
+        jump = ops.where(t < flat, 0.5 * (t + flat), ops.sqrt(t * flat))
+        abrupt = ops.where(size > jump, size, soft)
+        return ops.sign(x) * ops.where(convex, smooth, abrupt)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The source's ratio, and a sharper blend."""
+        return [cls(0.5), cls(0.5, knee=0.3, ratio=2.2)]
+
+
+@register
+class LogSum(Separable):
+    """The logarithm, between L1 and a count of nonzeros: `Σ log(1 + |x|/epsilon)`.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01. The slope at 0 is
+            strength/epsilon.
+        epsilon: What counts as small, above 0. Default 1.0.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> round(float(kp.penalties.LogSum(1.0, epsilon=0.5)(np.array([1.5, 0.0]))), 4)
+        1.3863
+
+    Raises:
+        ValueError: if `epsilon` is not above 0.
+
+    Source: Candès, Wakin and Boyd, "Enhancing Sparsity by Reweighted ℓ1 Minimization",
+    2008.
+    """
+
+    convex = False
+
+    def __init__(self, strength: Strength = 0.01, epsilon: float = 1.0) -> None:
+        super().__init__(strength)
+        self.epsilon = checks.positive("epsilon", epsilon)
+
+    @property
+    def concavity(self) -> float:
+        """`1/epsilon²`."""
+        return self.epsilon**-2
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`log(1 + |x|/epsilon)`."""
+        return ops.log1p(absolute(x) / self.epsilon)
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The larger root of `(u − |x|)·(epsilon + u) + t`, or 0 if that is lower."""
+        size, epsilon, root_t = ops.absolute(x), self.epsilon, ops.sqrt(t)
+        # √((|x| + epsilon)² − 4t), which must not overflow.
+        total = size + epsilon
+        gap = ops.sqrt(positive_part(total - 2 * root_t)) * ops.sqrt(total + 2 * root_t)
+        rough = positive_part(0.5 * (size - epsilon + gap))
+        root = positive_part(size - t / (epsilon + rough))  # rounds less than `rough`
+        saved = root * (size - 0.5 * root) - t * ops.log1p(root / epsilon)
+        better = (total >= 2 * root_t) & (saved > 0)
+        return ops.where(better, ops.sign(x) * root, ops.zeros_like(x))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A gentle one, and one near to counting nonzeros."""
+        return [cls(0.5), cls(0.5, epsilon=0.1)]
+
+
+@register
+class Lp(Separable):
+    """The p-th power with p below 1, between L1 and a count of nonzeros: `Σ |x|^p`.
+
+    The slope at 0, infinite on both sides, counts as 0.
+
+    Args:
+        strength: The multiplier, 0 or more. Default 0.01.
+        p: The power, in (0, 1). Default 0.5.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.Lp(1.0, p=0.5)(np.array([4.0, -1.0, 0.0])))
+        3.0
+
+    Raises:
+        ValueError: if `p` is not strictly between 0 and 1.
+
+    Source: Frank and Friedman, "A Statistical View of Some Chemometrics Regression
+    Tools", 1993; for the threshold Marjanovic and Solo, "On ℓq Optimization and Matrix
+    Completion", 2012.
+    """
+
+    convex = False
+
+    def __init__(self, strength: Strength = 0.01, p: float = 0.5) -> None:
+        super().__init__(strength)
+        self.p = checks.fraction("p", p)
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`|x|^p`."""
+        zero = x == 0
+        size = ops.where(zero, ops.ones_like(x), absolute(x))
+        return ops.where(zero, ops.zeros_like(x), ops.power(size, self.p))
+
+    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """0 up to a threshold, then the larger root of `u + t·p·u^(p − 1) − |x|`.
+
+        By Newton's method from |x|, where the curve is convex and its slope at least
+        1 − p/2: it comes down to the root, in float32 and float64 within 8 steps.
+        """
+        p, size = self.p, ops.absolute(x)
+        least = ops.power(2.0 * (1.0 - p) * t, 1.0 / (2.0 - p))  # of all but 0
+        alive = size > least * (2.0 - p) / (2.0 - 2.0 * p)
+        start = ops.where(alive, size, ops.ones_like(size))
+        root = start
+        for _ in range(8):
+            pull = t * p * ops.power(root, p - 1.0)
+            slope = 1.0 + (p - 1.0) * pull / root
+            root = root - (root + pull - start) / slope
+        return ops.where(alive, ops.sign(x) * root, ops.zeros_like(x))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A root, one near to counting nonzeros and one near to L1."""
+        return [cls(0.5), cls(0.5, p=0.1), cls(0.5, p=0.9)]
