@@ -55,6 +55,7 @@ def run(out: Path, epochs: int = 20) -> Path:
     """
     from sklearn.datasets import load_digits
 
+    out.mkdir(parents=True, exist_ok=True)
     x = (load_digits().data / 16.0).astype("float32")
     keras.utils.set_random_seed(0)
     model = SparseAutoencoder(weight_decay=1e-3)
@@ -67,7 +68,6 @@ def run(out: Path, epochs: int = 20) -> Path:
     history = model.fit(FullBatches(x, STEPS), epochs=epochs)
     print(terms(model))
 
-    out.mkdir(parents=True, exist_ok=True)
     model.save(out / "model.keras")
     np.savez_compressed(out / "digits.npz", x=x)
     here = fingerprint(model, x)
