@@ -182,7 +182,7 @@ class LogSum(Separable):
         rough = positive_part(0.5 * (size - epsilon + gap))
         root = positive_part(size - t / (epsilon + rough))  # rounds less than `rough`
         saved = root * (size - 0.5 * root) - t * ops.log1p(root / epsilon)
-        better = (total >= 2 * root_t) & (saved > 0)
+        better = (total >= 2 * root_t) & (saved >= 0)
         return ops.where(better, ops.sign(x) * root, ops.zeros_like(x))
 
     @classmethod
