@@ -3,14 +3,23 @@
 objective = data loss + Σ strength × penalty(target)
 """
 
-from keras_penalties import layers, losses, models, optimizers, penalties
+from keras_penalties import (
+    layers,
+    losses,
+    models,
+    optimizers,
+    penalties,
+    strengths,
+)
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
+from keras_penalties.strengths import Target
 from keras_penalties.terms import terms
 
 __version__ = "0.1.0"
 __all__ = [
+    "Target",
     "get",
     "layers",
     "losses",
@@ -19,5 +28,6 @@ __all__ = [
     "penalties",
     "plot_terms",
     "register",
+    "strengths",
     "terms",
 ]

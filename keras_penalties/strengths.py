@@ -1,25 +1,276 @@
-"""What multiplies a penalty: a constant, or a schedule over the training steps."""
+"""What multiplies a penalty: a constant, a schedule over the steps, or a target."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable
+from typing import Any, Self, TypeAlias
 
 import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_penalties import checks
+from keras_penalties import checks, config
+from keras_penalties.numerics import Tensor, widened
+from keras_penalties.registry import register
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+__all__ = ["CosineRamp", "Cyclical", "LinearRamp", "Ramp", "Strength", "Target"]
 
 Strength: TypeAlias = Any
-"""A float, 0 or more, or a `LearningRateSchedule`, for which Keras has no type."""
+"""A float, 0 or more, a `LearningRateSchedule`, for which Keras has no type, or a
+`Target`."""
 
 
 def as_strength(value: Any) -> Strength:
-    """A strength: a finite number, 0 or more, or a schedule.
+    """A strength: a finite number, 0 or more, a schedule or a target.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is none of them.
     """
-    if isinstance(value, Schedule):
+    if isinstance(value, LearningRateSchedule | Target):
         return value
     return checks.non_negative("strength", value)
+
+
+def initial(strength: Strength) -> float:
+    """What a host's weight starts at: the constant, or a target's first multiplier."""
+    if isinstance(strength, Target):
+        return strength.initial
+    return strength if isinstance(strength, float) else 0.0
+
+
+class Ramp(config.FromSignature, LearningRateSchedule):
+    """A schedule from one strength to another, which it then holds.
+
+    A subclass writes `shape`. It is also a learning rate for any Keras optimizer.
+    """
+
+    def __init__(self, start: float, end: float, steps: int, begin: int = 0) -> None:
+        self.start = checks.non_negative("start", start)
+        self.end = checks.non_negative("end", end)
+        self.steps = checks.integer("steps", steps)
+        self.begin = checks.integer("begin", begin, 0)
+
+    def shape(self, progress: Tensor) -> Tensor:
+        """From 0 to 1 as the progress goes from 0 to 1."""
+        raise NotImplementedError
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """The strength at a step."""
+        # In whole numbers while it counts: float32 loses single steps above 2²⁴.
+        done = ops.clip(ops.subtract(step, self.begin), 0, self.steps)
+        progress = ops.cast(done, keras.config.floatx()) / self.steps
+        return self.start + (self.end - self.start) * self.shape(progress)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """One up, and one down that begins late."""
+        return [cls(0.0, 1.0, 10), cls(2.0, 0.5, 4, begin=3)]
+
+
+@register
+class LinearRamp(Ramp):
+    """Goes evenly from one strength to another, and holds it.
+
+    `start + (end − start)·p`, where `p = clip((step − begin) / steps, 0, 1)`.
+
+    Args:
+        start: The strength up to step `begin`, 0 or more.
+        end: The strength from step `begin + steps` on, 0 or more.
+        steps: How many steps it takes, 1 or more.
+        begin: The step at which it sets out, 0 or more. Default 0.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> ramp = kp.strengths.LinearRamp(0.0, 3.0, steps=100, begin=10)
+        >>> [float(ramp(step)) for step in (0, 10, 60, 110, 500)]
+        [0.0, 0.0, 1.5, 3.0, 3.0]
+
+    Raises:
+        ValueError: if a strength is negative, or a count is no whole number in range.
+    """
+
+    def shape(self, progress: Tensor) -> Tensor:
+        """`p`."""
+        return progress
+
+
+@register
+class CosineRamp(Ramp):
+    """Goes from one strength to another, slowly at both ends, and holds it.
+
+    `start + (end − start)·(1 − cos(π·p)) / 2`, where
+    `p = clip((step − begin) / steps, 0, 1)`.
+
+    Args:
+        start: The strength up to step `begin`, 0 or more.
+        end: The strength from step `begin + steps` on, 0 or more.
+        steps: How many steps it takes, 1 or more.
+        begin: The step at which it sets out, 0 or more. Default 0.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> ramp = kp.strengths.CosineRamp(0.0, 1.0, steps=100)
+        >>> [round(float(ramp(step)), 3) for step in (0, 25, 50, 100, 500)]
+        [0.0, 0.146, 0.5, 1.0, 1.0]
+
+    Raises:
+        ValueError: if a strength is negative, or a count is no whole number in range.
+    """
+
+    def shape(self, progress: Tensor) -> Tensor:
+        """`(1 − cos(π·p)) / 2`."""
+        return 0.5 * (1.0 - ops.cos(math.pi * progress))
+
+
+@register
+class Cyclical(config.FromSignature, LearningRateSchedule):
+    """Ramps up and holds, again and again, which keeps a KL term from vanishing.
+
+    `start + (end − start)·min(τ / ratio, 1)`, where `τ = (step mod period) / period`.
+
+    Args:
+        start: The strength at the beginning of each cycle, 0 or more.
+        end: The strength that each cycle ramps up to and holds, 0 or more.
+        period: The steps of one cycle, 1 or more.
+        ratio: The share of the cycle that the ramp takes, in (0, 1]. Default 0.5.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> cycles = kp.strengths.Cyclical(0.0, 1.0, period=8)
+        >>> [float(cycles(step)) for step in (0, 1, 4, 7, 8, 9)]
+        [0.0, 0.25, 1.0, 1.0, 0.0, 0.25]
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL
+    Vanishing", 2019.
+    """
+
+    def __init__(
+        self, start: float, end: float, period: int, ratio: float = 0.5
+    ) -> None:
+        self.start = checks.non_negative("start", start)
+        self.end = checks.non_negative("end", end)
+        self.period = checks.integer("period", period)
+        self.ratio = checks.number("ratio", ratio, 0.0, 1.0, open_low=True)
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """The strength at a step."""
+        done = ops.cast(ops.mod(step, self.period), keras.config.floatx())
+        progress = ops.clip(done / (self.period * self.ratio), 0.0, 1.0)
+        return self.start + (self.end - self.start) * progress
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The usual half, and a saw."""
+        return [cls(0.0, 1.0, 8), cls(1.0, 3.0, 5, ratio=1.0)]
+
+
+def _density(x: Tensor, tolerance: float) -> Tensor:
+    return ops.mean(ops.cast(ops.absolute(x) > tolerance, x.dtype))
+
+
+def _mean(x: Tensor, tolerance: float) -> Tensor:
+    return ops.mean(x)
+
+
+_MEASURES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "density": _density,
+    "mean": _mean,
+}
+_BOUNDS = {"<=": (0.0, math.inf), ">=": (-math.inf, 0.0), "==": (-math.inf, math.inf)}
+
+
+@register
+class Target(config.FromSignature):
+    """A strength that is found in training, so that a constraint holds.
+
+    With the error `e = measure − value`, each training step uses
+    `strength = clip(multiplier + damping·rate·e)`, and then takes
+    `multiplier ← clip(multiplier + rate·e)`: dual ascent.
+
+    The multiplier is a weight of the layer that hosts the penalty, saved with it, and
+    the strength is in the logs as `<term>_strength`. An error that lasts adds up until
+    it is gone; `damping` keeps the approach from swinging. Where the measure is the
+    penalty's own value this is the augmented Lagrangian, and the multiplier goes to
+    that of Lagrange: the loss that a unit of `value` would save. Where it is another
+    one, such as the density under an L1 penalty, the penalty stands in for it, and
+    must draw it down.
+
+    Args:
+        value: What the measure is held at, or below, or above.
+        of: What is measured, of the weight or the output that the penalty is on.
+            `"value"`, the default: the penalty itself, without its strength, an
+            output's sum divided by the batch size as in its term. `"density"`: the
+            share of entries that are larger than `tolerance`. `"mean"`: the mean
+            entry.
+        kind: `"<="`, the default, keeps the multiplier at 0 or more, `">="` at 0 or
+            less, and `"=="` takes what comes.
+        initial: The multiplier to start from. Default 0.
+        rate: How fast the multiplier moves, above 0, per step and unit of error: the
+            size that it will have, over the steps that it may take. Default 0.01.
+        damping: How many steps' worth of the present error the strength has on top of
+            the multiplier, 0 or more. Raise it where the measure swings about its
+            value; 0 is plain dual ascent. Default 10.
+        tolerance: For the density, the size up to which an entry counts as zero, 0 or
+            more. A gradient alone makes no exact zeros of weights, only entries about
+            as small as a step of the optimizer. Default 1e-3.
+
+    Example:
+        >>> import keras_penalties as kp
+        >>> tenth = kp.Target(0.1, of="density", rate=1e-4)
+        >>> kernel = kp.penalties.L1(tenth)
+        >>> layer = keras.layers.Dense(4)
+        >>> sparse = kp.layers.Penalized(layer, weights={"kernel": kernel})
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: Sohrabi et al., "On PI Controllers for Updating Lagrange Multipliers in
+    Constrained Optimization", 2024; Cotter et al., "Two-Player Games for Efficient
+    Non-Convex Constrained Optimization", 2019, for measures with a stand-in.
+    """
+
+    def __init__(
+        self,
+        value: float,
+        of: str = "value",
+        kind: str = "<=",
+        initial: float = 0.0,
+        rate: float = 0.01,
+        damping: float = 10.0,
+        tolerance: float = 1e-3,
+    ) -> None:
+        self.value = checks.number("value", value)
+        self.of = checks.one_of("of", of, ["value", *_MEASURES])
+        self.kind = checks.one_of("kind", kind, list(_BOUNDS))
+        self.initial = checks.number("initial", initial, *_BOUNDS[kind])
+        self.rate = checks.positive("rate", rate)
+        self.damping = checks.non_negative("damping", damping)
+        self.tolerance = checks.non_negative("tolerance", tolerance)
+
+    def error(self, x: Any, penalty_value: Tensor) -> Tensor:
+        """By how much the measure of `x`, a tensor or several, exceeds the value."""
+        if self.of == "value":
+            return penalty_value - self.value
+        entries = [ops.reshape(widened(t), (-1,)) for t in keras.tree.flatten(x)]
+        measure = _MEASURES[self.of](ops.concatenate(entries), self.tolerance)
+        return ops.cast(measure, penalty_value.dtype) - self.value
+
+    def raised(self, multiplier: Tensor, error: Tensor) -> Tensor:
+        """The multiplier after a step with this error."""
+        return self._clipped(multiplier + self.rate * error)
+
+    def damped(self, multiplier: Tensor, error: Tensor) -> Tensor:
+        """The strength for a step with this error."""
+        return self._clipped(multiplier + self.damping * self.rate * error)
+
+    def _clipped(self, multiplier: Tensor) -> Tensor:
+        return ops.clip(multiplier, *_BOUNDS[self.kind])
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A norm held below, a density and a mean."""
+        return [cls(3.0), cls(0.1, of="density"), cls(0.5, of="mean", kind="==")]

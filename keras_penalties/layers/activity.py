@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_penalties import checks, penalties
-from keras_penalties.layers.base import PenaltyLayer, Term, output_value
+from keras_penalties.layers.base import PenaltyLayer, Term
 from keras_penalties.numerics import Tensor, widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
@@ -65,17 +64,13 @@ class ActivityPenalty(PenaltyLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The input, its terms added to the loss."""
-        means = None
+        means = inputs
         if training and self.momentum is not None:
             means = self._smoothed_mean(inputs, self.momentum)
-
-        def measure(part: Penalty) -> Tensor:
-            if means is not None and part.statistic == "mean":
-                return part.value(means)
-            return output_value(part, inputs)
-
-        measures = {t: partial(measure, t.penalty) for t in self.terms}
-        self._add_terms(measures, inputs, training)
+        targets = {
+            t: means if t.penalty.statistic == "mean" else inputs for t in self.terms
+        }
+        self._add_terms(targets, inputs, training)
         return inputs
 
     def _smoothed_mean(self, x: Tensor, momentum: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Self
@@ -11,10 +11,12 @@ from typing import Any, Self
 import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
 from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, check_slopes
+from keras_penalties.strengths import Target, initial
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,14 @@ class Term:
 
 
 class TermMean(keras.metrics.Metric):
-    """The mean of one term over an epoch, read from the sums that its layer keeps.
+    """The mean of a term, or of its strength, read from the sums that its layer keeps.
 
     It has no variables of its own: on JAX a metric's variables can't be assigned in
     `Layer.call`, but the layer's weights can.
     """
 
-    def __init__(self, host: PenaltyLayer, term: Term, index: int) -> None:
-        super().__init__(name=term.name, dtype="float32")
+    def __init__(self, host: PenaltyLayer, term: Term, name: str, index: int) -> None:
+        super().__init__(name=name, dtype="float32")
         # Methods, not the layer: saving walks attributes, and would go in circles.
         self._sums, self._reset = host.latest_sums, host.reset_sums
         self.term, self._index = term, index
@@ -56,9 +58,14 @@ class TermMean(keras.metrics.Metric):
 class PenaltyLayer(keras.layers.Layer):
     """A layer that adds terms to the loss in `call` and shows each in the logs.
 
-    It owns, as non-trainable weights that are saved with the model: the strengths, so
-    that a changed one acts at once under every compiler; the sums for the logs; and a
-    step counter where a strength is a schedule.
+    It owns, as non-trainable weights that are saved with the model: the strengths and
+    the multipliers of targets, so that a changed one acts at once under every compiler;
+    the sums for the logs; and a step counter where a strength is a schedule.
+
+    The counter counts the forward passes in training, each once however often the layer
+    is called in it, and no evaluation. They are the optimizer's steps, but for those
+    that the optimizer alone knows of: each pass counts under gradient accumulation, and
+    one whose step loss scaling skips. `Proximal` counts the steps themselves.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -79,16 +86,19 @@ class PenaltyLayer(keras.layers.Layer):
                 name = f"{term.name}_{count}"
             named[name] = Term(name, term.penalty, term.target)
         self.terms = tuple(named.values())
-        self._means = [TermMean(self, t, i) for i, t in enumerate(self.terms)]
+        moving = [t for t in self.terms if not isinstance(t.penalty.strength, float)]
+        self._moving = tuple(moving)
+        shown = [(t, t.name) for t in self.terms]
+        shown += [(t, f"{t.name}_strength") for t in moving]
+        self._means = [TermMean(self, t, n, i) for i, (t, n) in enumerate(shown)]
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         strengths = [t.penalty.strength for t in self.terms]
-        constants = [s if isinstance(s, float) else 0.0 for s in strengths]
-        self.strengths = self._state("strengths", constants, dtype)
-        self.sums = self._state("sums", [0.0] * (len(strengths) + 1), dtype)
-        if not all(isinstance(s, float) for s in strengths):
+        self.strengths = self._state("strengths", [*map(initial, strengths)], dtype)
+        self.sums = self._state("sums", [0.0] * (len(self._means) + 1), dtype)
+        if any(isinstance(s, LearningRateSchedule) for s in strengths):
             self.steps = self._state("steps", 0, "int")
         self.built = True
 
@@ -105,10 +115,20 @@ class PenaltyLayer(keras.layers.Layer):
         )
 
     def strength(self, term: Term) -> Tensor:
-        """The term's strength at the present step."""
-        if isinstance(term.penalty.strength, float):
-            return self.strengths[self.terms.index(term)]
-        return ops.cast(term.penalty.strength(self.steps), self.strengths.dtype)
+        """The term's strength at the present step; of a target, the multiplier."""
+        if isinstance(term.penalty.strength, LearningRateSchedule):
+            return ops.cast(term.penalty.strength(self.steps), self.strengths.dtype)
+        # A copy: torch must not see change what a gradient will be computed from.
+        return ops.copy(self.strengths[self.terms.index(term)])
+
+    def _steered(self, term: Term, x: Any, value: Tensor) -> Tensor:
+        """The strength for this training step, after which the multiplier moves."""
+        target, index = term.penalty.strength, self.terms.index(term)
+        multiplier = self.strength(term)
+        error = ops.stop_gradient(target.error(x, value))
+        moved = ops.reshape(target.raised(multiplier, error), (1,))
+        self.strengths.assign(ops.slice_update(self.strengths, (index,), moved))
+        return target.damped(multiplier, error)
 
     def acts(self, term: Term) -> bool:
         """Whether the term can change any weight: not one on a frozen weight."""
@@ -139,36 +159,48 @@ class PenaltyLayer(keras.layers.Layer):
         return self.sums.value
 
     def _add_terms(
-        self,
-        measures: Mapping[Term, Callable[[], Tensor]],
-        inputs: Any,
-        training: bool | None,
+        self, targets: Mapping[Term, Any], inputs: Any, training: bool | None
     ) -> None:
-        """Add each term's `strength * measure()` to the loss and to the logs."""
+        """Add each term's `strength * value` of its target to the loss and the logs."""
         if not compat.losses_wanted():
             return
         first_call = not self._ledger.is_open(self)
-        batch = ops.cast(ops.shape(_first_tensor(inputs))[0], self.sums.dtype)
-        added = {}
+        added, strengths = {}, {}
         with compat.full_precision():
-            for term, measure in measures.items():
+            for term, x in targets.items():
                 if not self._acts_or_says(term):
                     continue
                 if term.target != "output" and not first_call:
                     continue  # a weight counts once, however often its layer is called
-                value = ops.cast(measure(), self.strengths.dtype)
-                added[term] = self.strength(term) * value
-            zero = ops.zeros((), self.sums.dtype)
-            logged = [batch * added[t] if t in added else zero for t in self.terms]
-            sums = ops.stack([*logged, batch if first_call else zero])
-            self.sums.assign_add(ops.stop_gradient(sums))
-            if compat.in_stateless_scope():
-                self._traced.sums = ops.convert_to_tensor(self.sums)
+                value = ops.cast(_value(term, x), self.strengths.dtype)
+                steered = training and isinstance(term.penalty.strength, Target)
+                strength = (
+                    self._steered(term, x, value) if steered else self.strength(term)
+                )
+                added[term], strengths[term] = strength * value, strength
+            self._log(added, strengths if first_call else {}, inputs, first_call)
             if training and first_call and hasattr(self, "steps"):
                 self.steps.assign_add(1)
         total = sum(added.values()) if added else None
         floatx = keras.config.floatx()
         self._ledger.add(self, [] if total is None else [ops.cast(total, floatx)])
+
+    def _log(
+        self,
+        added: Mapping[Term, Tensor],
+        strengths: Mapping[Term, Tensor],
+        inputs: Any,
+        first_call: bool,
+    ) -> None:
+        """Add to the sums: the terms, the strengths that move, and the batch's size."""
+        batch = ops.cast(ops.shape(_first_tensor(inputs))[0], self.sums.dtype)
+        zero = ops.zeros((), self.sums.dtype)
+        shown = [added.get(t, zero) for t in self.terms]
+        shown += [strengths.get(t, zero) for t in self._moving]
+        sums = ops.stack([*(batch * x for x in shown), batch if first_call else zero])
+        self.sums.assign_add(ops.stop_gradient(sums))
+        if compat.in_stateless_scope():
+            self._traced.sums = ops.convert_to_tensor(self.sums)
 
     def _acts_or_says(self, term: Term) -> bool:
         if self.acts(term):
@@ -188,16 +220,18 @@ class PenaltyLayer(keras.layers.Layer):
         return layer
 
 
-def output_value(penalty: Penalty, outputs: Any) -> Tensor:
-    """A penalty's value on what a layer gives out.
+def _value(term: Term, x: Any) -> Tensor:
+    """The penalty's value on a weight, or on what a layer gives out.
 
-    An extensive sum is divided by the batch size, as in Keras' activity slot; a
-    statistic of the batch is not.
+    An output's extensive sum is divided by the batch size, as in Keras' activity slot;
+    a statistic of the batch is not.
     """
+    if term.target != "output":
+        return term.penalty.value(x)
     total = 0.0
-    for output in keras.tree.flatten(outputs):
-        value = penalty.value(output)
-        if not penalty.statistic:
+    for output in keras.tree.flatten(x):
+        value = term.penalty.value(output)
+        if not term.penalty.statistic:
             value = value / ops.cast(ops.shape(output)[0], value.dtype)
         total = total + value
     return total

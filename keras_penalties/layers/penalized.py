@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Self
 
 import keras
 
 from keras_penalties import checks, penalties
-from keras_penalties.layers.base import PenaltyLayer, Term, output_value
+from keras_penalties.layers.base import PenaltyLayer, Term
 from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
 
@@ -93,18 +92,21 @@ class Penalized(PenaltyLayer):
             self.layer.build(input_shape)
             self.layer.built = True
 
-    def call(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the layer gives out, the terms added to the loss."""
+    def call(
+        self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """What the layer gives out, the terms added to the loss.
+
+        Keras itself hands `training` on to the layer.
+        """
         outputs = self.layer(inputs, *args, **kwargs)
         self._refuse_doubles()
 
-        def measure(term: Term) -> Tensor:
-            if term.target == "output":
-                return output_value(term.penalty, outputs)
-            return term.penalty.value(self.variable(term.target))
-
-        measures = {t: partial(measure, t) for t in self.terms}
-        self._add_terms(measures, inputs, kwargs.get("training"))
+        targets = {
+            t: outputs if t.target == "output" else self.variable(t.target)
+            for t in self.terms
+        }
+        self._add_terms(targets, inputs, training)
         return outputs
 
     def _refuse_doubles(self) -> None:

@@ -101,9 +101,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         if not isinstance(self.strength, float):
             checks.refuse(
                 "strength",
-                "a constant here: a Keras slot has no step count. Put the penalty in "
-                "`keras_penalties.layers.Penalized` or `ActivityPenalty`, which own "
-                "one",
+                "a constant here: a Keras slot has no step count and no multiplier. "
+                "Put the penalty in `keras_penalties.layers.Penalized` or "
+                "`ActivityPenalty`, which own them",
                 self.strength,
             )
         result = self.strength * self.value(x)
