@@ -6,6 +6,9 @@ import sys
 
 import keras
 import numpy as np
+from holder import Holder, values
+from laws.book import by_gradient, cases
+from strategies import generic
 
 import keras_penalties as kp
 
@@ -94,6 +97,38 @@ def test_models_reload_in_a_fresh_process(tmp_path, fresh_process, monkeypatch):
     printed = fresh_process(LOAD, stdin="\n".join(expected), PYTHONPATH=path)
     lines = [line for line in printed.splitlines() if line.startswith("OUTCOME")]
     assert dict(json.loads(line[len("OUTCOME") :]) for line in lines) == expected
+
+
+def test_every_penalty_and_loss_reloads_in_a_fresh_process(tmp_path, fresh_process):
+    """All examples of all classes, in one file."""
+    penalties = [
+        p for _, p in cases("penalty") if p.statistic is None and by_gradient(p)
+    ]
+    starts = [generic(p)[-1] for p in penalties]
+    inputs = x = keras.Input((4,))
+    for penalty, start in zip(penalties, starts, strict=True):
+        x = Holder(penalty, start.shape)(x)
+    losses = [loss for _, loss in cases("loss")]
+    outputs = [keras.layers.Dense(2, name=f"out_{i}")(x) for i in range(len(losses))]
+    model = keras.Model(inputs, outputs)
+    for layer, start in zip(model.layers[1:], starts, strict=False):
+        layer.weight.assign(start)
+    model.compile("sgd", loss=losses)
+    model.save(tmp_path / "model.keras")
+    source = """
+import json, keras, keras_penalties
+from holder import values
+model = keras.saving.load_model("model.keras")
+model.save("again.keras")
+again = keras.saving.load_model("again.keras")
+print("OUTCOME", json.dumps([values(again), again.get_compile_config()["loss"]]))
+"""
+    printed = fresh_process(source, PYTHONPATH=os.pathsep.join(sys.path))
+    there = json.loads(printed.splitlines()[-1][len("OUTCOME") :])
+    saved = json.loads(json.dumps(model.get_compile_config()["loss"]))
+    assert there == [values(model), saved]
+    assert len(there[0]) >= 3
+    assert len(there[1]) >= 1
 
 
 def test_keras_own_huber_loses_what_ours_keeps():
