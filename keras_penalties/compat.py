@@ -5,6 +5,7 @@
   class, and a model whose loss is a class can't be saved again.
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
+- `get_keras_mask` and the scaling of losses for `tf.distribute`, for a loss of our own.
 - `_layers` and the lists of variables: which layer holds a weight, or another layer.
 - The optimizers' update and state: a proximal step belongs right after the update.
 - The code of `Layer.__call__`: Keras >= 3.14 divides the activity slot by the batch.
@@ -28,8 +29,12 @@ try:
     from keras.src import losses as _keras_losses
     from keras.src import regularizers as _keras_regularizers
     from keras.src.backend import AutocastScope as _AutocastScope
+    from keras.src.backend import get_keras_mask as _get_keras_mask
     from keras.src.backend.common.stateless_scope import (
         get_stateless_scope as _get_stateless_scope,
+    )
+    from keras.src.losses.loss import (
+        unscale_loss_for_distribution as _unscale_loss_for_distribution,
     )
 
     _TABLES: dict[str, dict[str, Any]] = {
@@ -154,6 +159,20 @@ def losses_wanted() -> bool:
     return scope is None or bool(scope.collect_losses)
 
 
+def keras_mask(x: Any) -> Any:
+    """The mask that travels with a tensor, or None."""
+    return _get_keras_mask(x)
+
+
+def undistributed(loss: Any) -> Any:
+    """A reduced loss without its division by the number of replicas.
+
+    Under `tf.distribute` Keras divides a loss when it reduces it, and divides each
+    added loss once more.
+    """
+    return _unscale_loss_for_distribution(loss)
+
+
 def flat_layers(layer: Any) -> list[Any]:
     """The layer and all layers inside it, each once, in the order they were added."""
     seen: dict[int, Any] = {}
@@ -219,15 +238,15 @@ def index_of(optimizer: Any, variable: Any) -> int:
     return index
 
 
-def optimizer_state(optimizer: Any, name: str, variable: Any) -> Any:
-    """An optimizer's own variable for one weight, such as Adam's velocity."""
-    states = getattr(optimizer, name, None)
-    if states is None:
+def optimizer_state(optimizer: Any, name: str, variable: Any = None) -> Any:
+    """An optimizer's own variable, such as Adam's velocity of one weight."""
+    state = getattr(optimizer, name, None)
+    if state is None:
         raise NotImplementedError(
             f"keras_penalties does not know the state of {type(optimizer).__name__} in "
             f"Keras {keras.__version__}: it has no `{name}`."
         )
-    return states[index_of(optimizer, variable)]
+    return state if variable is None else state[index_of(optimizer, variable)]
 
 
 def portable_optimizer(config: dict[str, Any]) -> dict[str, Any]:

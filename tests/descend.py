@@ -27,9 +27,10 @@ def _jax(model: Any, x: Any, y: Any, steps: int) -> None:
         return optimizer.stateless_apply(state[1], jax.grad(loss)(state[0]), state[0])
 
     variables = [*model.trainable_variables, *optimizer.variables]
-    state = [v.value for v in model.trainable_variables], [
-        v.value for v in optimizer.variables
-    ]
+    state = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in optimizer.variables],
+    )
     state = jax.jit(lambda s: jax.lax.fori_loop(0, steps, step, s))(state)
     for variable, value in zip(variables, [*state[0], *state[1]], strict=True):
         variable.assign(value)

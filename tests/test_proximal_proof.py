@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from descend import descend
-from problems import FEATURES, GROUPS, KNEE, PROBLEMS, RATIO, SORTED, WIDTH, WEIGHTS
+from problems import FEATURES, PROBLEMS, SORTED
 
 import keras_penalties as kp
 from keras_penalties.optimizers import Proximal
@@ -46,7 +46,7 @@ def trained(problem, optimizer, steps, **more):
 
     def rate(start):
         decay = keras.optimizers.schedules.CosineDecay
-        return decay(faster * start, steps, alpha=0.1)
+        return decay(faster * start, steps, alpha=0.3)
 
     dense = keras.layers.Dense(
         problem.outputs,
@@ -62,26 +62,27 @@ def trained(problem, optimizer, steps, **more):
     return keras.ops.convert_to_numpy(dense.kernel).astype("float64")
 
 
-def excess(problem, weights):
-    """How far the objective lies above its minimum, relatively."""
-    return problem.objective(weights) / problem.objective(problem.solution) - 1.0
+def rank_held(weights):
+    """The weights without singular values that only rounding left, and their rank.
+
+    Float32 can't hold a low rank: the exact minimiser itself, rounded, has singular
+    values of 1e-8 where there were none, and an objective 2e-8 too large.
+    """
+    u, s, vt = np.linalg.svd(weights, full_matrices=False)
+    s = np.where(s > 1e-6 * s[0], s, 0.0)
+    return (u * s) @ vt, np.count_nonzero(s)
 
 
 def assert_exact(problem, found, bound=1e-8):
-    """The minimum, the minimiser and its support, as closely as float32 can hold them.
-
-    Rounded to float32, the exact weights of low rank have a nuclear norm that is 2e-8
-    too large, by singular values of 1e-8 where there were none.
-    """
+    """The minimum, the minimiser and its support."""
     exact = problem.solution
-    held = excess(problem, exact.astype("float32").astype("float64"))
-    assert excess(problem, found) < bound + held
-    assert np.abs(found - exact).max() < 1e-5 * np.abs(exact).max()
     if problem.name == "nuclear":
-        ranks = [np.linalg.matrix_rank(w, tol=1e-6 * np.abs(w).max()) for w in (found, exact)]
-        assert ranks[0] == ranks[1]
+        found, rank = rank_held(found)
+        assert rank == rank_held(exact)[1]
     else:
         assert ((found != 0) == (exact != 0)).all()
+    assert problem.objective(found) / problem.objective(exact) - 1.0 < bound
+    assert np.abs(found - exact).max() < 1e-5 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -89,5 +90,4 @@ def assert_exact(problem, found, bound=1e-8):
 def test_exact(name, optimizer):
     problem = PROBLEMS[name]
     found = trained(problem, optimizer, STEPS.get(name, 2000))
-    print(name, optimizer, excess(problem, found))
     assert_exact(problem, found)

@@ -121,17 +121,28 @@ class Adam(Metric):
 
 
 class Nadam(Metric):
-    """`learning_rate / (√v̂ + ε)`: the look-ahead's weights tend to sum to one."""
+    """`c·learning_rate / (√v̂ + ε)`, c the weights that Keras' look-ahead gives.
+
+    They sum to one in the limit, and to up to a quarter less in the first steps.
+    """
 
     kinds = (keras.optimizers.Nadam,)
 
     def step_size(
         self, variable: Any, learning_rate: Tensor, before: Tensor | None
     ) -> Tensor:
-        """`learning_rate / (√(v / (1 − β₂ᵏ)) + ε)`."""
+        """`learning_rate·c / (√(v / (1 − β₂ᵏ)) + ε)`."""
         v = self._state("_velocities", variable)
         v_hat = v / self._bias_correction(self.optimizer.beta_2, v.dtype)
-        return learning_rate / (ops.sqrt(v_hat) + self.optimizer.epsilon)
+        reach = learning_rate * self._look_ahead(v.dtype)
+        return reach / (ops.sqrt(v_hat) + self.optimizer.epsilon)
+
+    def _look_ahead(self, dtype: Any) -> Tensor:
+        beta, steps = self.optimizer.beta_1, ops.cast(self.optimizer.iterations, dtype)
+        now, after = (beta * (1.0 - 0.5 * 0.96 ** (steps + k)) for k in (1.0, 2.0))
+        product = ops.cast(compat.optimizer_state(self.optimizer, "_u_product"), dtype)
+        average = self._bias_correction(beta, dtype)
+        return after * average / (1.0 - product * after) + (1.0 - now) / (1.0 - product)
 
 
 class Adamax(Metric):

@@ -153,7 +153,7 @@ class Proximal(Wrapper):
         starts = [ops.copy(v) if host.shortens else None for v, host in hosted]
         update()
         for (variable, host), state, start in zip(hosted, states, starts, strict=True):
-            stepped = widened(variable)
+            stepped = widened(ops.copy(variable))
             rate = ops.cast(rate, stepped.dtype)
             size = self._metric.step_size(variable, rate, state)
             self._take_map(variable, host, stepped, size, start)
@@ -173,8 +173,8 @@ class Proximal(Wrapper):
             average = compat.optimizer_state(
                 self.inner, "_model_variables_moving_average", variable
             )
-            zero = ops.zeros_like(average)
-            self.inner.assign(average, ops.where(new == 0, zero, average))
+            kept = ops.cast(new != 0, average.dtype)
+            self.inner.assign(average, kept * average)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, nested objects included."""
