@@ -22,7 +22,8 @@ class TermInfo:
     name: str
     """Its name in the logs, where its host logs it."""
     penalty: Any
-    """The penalty, or the `keras.regularizers.Regularizer` of a Keras slot."""
+    """The penalty, the `keras.regularizers.Regularizer` of a Keras slot, or the loss of
+    an `AddLoss`."""
     strength: float | None
     """The multiplier at this step; None for a regularizer of another package."""
     target: str
@@ -54,7 +55,7 @@ class Terms(tuple[TermInfo, ...]):
 def _cells(term: TermInfo) -> tuple[str, ...]:
     strength = "-" if term.strength is None else f"{term.strength:.4g}"
     acts = "yes" if term.acts else "no: frozen"
-    kind = type(term.penalty).__name__
+    kind = getattr(term.penalty, "__name__", type(term.penalty).__name__)
     return term.name, strength, kind, term.target, term.host, acts
 
 
@@ -98,7 +99,7 @@ def _hosted_by_layer(layer: Any) -> Iterator[TermInfo]:
     for term in layer.terms:
         yield TermInfo(
             name=term.name,
-            penalty=term.penalty,
+            penalty=getattr(term.penalty, "loss", term.penalty),
             strength=float(ops.convert_to_numpy(layer.strength(term))),
             target=layer.target_path(term),
             host="layer",

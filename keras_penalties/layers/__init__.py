@@ -7,6 +7,7 @@ from keras_penalties.discovery import discover
 
 if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.layers.activity import *
+    from keras_penalties.layers.endpoint import *
     from keras_penalties.layers.penalized import *
 
 _found = discover(sys.modules[__name__])
