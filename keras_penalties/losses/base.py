@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import config
-from keras_penalties.numerics import Tensor
+from keras_penalties.numerics import Tensor, bounded
 from keras_penalties.registry import snake_case
 
 
@@ -24,7 +24,8 @@ class Loss(keras.losses.Loss):
         name: For logs. Default: the string name of the class.
         reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
         dtype: Of the result. Default `keras.config.floatx()`. The computation is in
-            float64 if it is float64, else in float32.
+            float64 if it is float64, else in float32; what float16 can't hold becomes
+            its largest number, with its own gradient.
     """
 
     exact_targets: ClassVar[bool] = False
@@ -44,8 +45,10 @@ class Loss(keras.losses.Loss):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> Tensor:
         """The reduced loss, as in `keras.losses.Loss`."""
-        whole = _InFullPrecision(self, y_true)
-        return ops.cast(whole(0.0, y_pred, sample_weight), self.dtype)
+        result = _InFullPrecision(self, y_true)(0.0, y_pred, sample_weight)
+        if self.dtype == "float16":
+            result = bounded(result, 65504.0)
+        return ops.cast(result, self.dtype)
 
     def as_target(self, y_true: Tensor, dtype: str) -> Tensor:
         """Targets as `call` wants them: in `dtype`, or still integers."""

@@ -151,12 +151,11 @@ class NegativeBinomial(Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The mean over features, one value per sample."""
         y_true, packed = unpacked(y_true, y_pred, 3 if self.zero_inflated else 2)
-        mean = ops.exp(bounded(packed[..., 0, :]))
-        size = ops.exp(-bounded(packed[..., 1, :]))
+        log_mean, log_alpha = bounded(packed[..., 0, :]), bounded(packed[..., 1, :])
         zero = y_true == 0
         positive = ops.where(zero, ops.ones_like(y_true), y_true)
-        at_zero = size * ops.log1p(mean / size)
-        above = _negative_binomial(positive, mean, size)
+        at_zero = ops.exp(-log_alpha) * ops.softplus(log_mean + log_alpha)
+        above = _negative_binomial(positive, log_mean, log_alpha)
         if self.zero_inflated:
             logit = packed[..., 2, :]
             not_inflated = ops.softplus(logit)
@@ -178,23 +177,24 @@ class NegativeBinomial(Loss):
         return counts, rng.normal(size=(batch, 6 if self.zero_inflated else 4))
 
 
-def _negative_binomial(y: Tensor, mean: Tensor, size: Tensor) -> Tensor:
-    """The negative log-likelihood of y > 0, by Loader's saddle-point expansion.
+def _negative_binomial(y: Tensor, log_mean: Tensor, log_alpha: Tensor) -> Tensor:
+    """The negative log-likelihood of y > 0, after Loader's saddle-point expansion.
 
     Log-gammas of a large count cancel to few digits; here that is done on paper.
     """
+    mean, size = ops.exp(log_mean), ops.exp(-log_alpha)
     total, expected, excess = y + size, mean + size, y - mean
-    deviance = _deviance(y, mean, excess) - _deviance(total, expected, excess)
+    log_total = ops.log(total)
+    gap = ops.log(expected) - log_total
+    share = _log1p(excess / mean * (size / total), ops.log(y) - log_mean + gap)
+    deviance = y * share - size * _log1p(excess / expected, -gap)
     errors = stirling_error(y) + stirling_error(size) - stirling_error(total)
-    odds = ops.log(2.0 * math.pi * y) + ops.log(total / size)
-    return deviance + errors + 0.5 * odds
+    return (
+        deviance + errors + 0.5 * (ops.log(2.0 * math.pi * y) + log_total + log_alpha)
+    )
 
 
-def _deviance(x: Tensor, mean: Tensor, excess: Tensor) -> Tensor:
-    """`x·log(x/mean) − excess`, `excess = x − mean`: exact where they nearly meet."""
-    relative = excess / mean
-    near = ops.abs(relative) < 0.5
-    inside = ops.where(near, relative, ops.zeros_like(relative))
-    ratio = ops.where(near, ops.ones_like(relative), x / mean)
-    logs = ops.where(near, ops.log1p(inside), ops.log(ratio))
-    return x * logs - excess
+def _log1p(x: Tensor, far: Tensor) -> Tensor:
+    """`log(1 + x)`, by `far` where x is not small: 1 + x may round to 0 there."""
+    near = ops.abs(x) < 0.5
+    return ops.where(near, ops.log1p(ops.where(near, x, ops.zeros_like(x))), far)

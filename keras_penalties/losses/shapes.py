@@ -74,8 +74,9 @@ def class_probabilities(y_true: Tensor, y_pred: Tensor) -> Tensor:
         ValueError: if the shapes fit neither way, or there is one class only.
     """
     true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
-    if not pred_shape or pred_shape[-1] in (None, 1):
-        refuse_shapes("two logits or more in y_pred", true_shape, pred_shape)
+    if len(pred_shape) < 2 or pred_shape[-1] in (None, 1):
+        wanted = "y_pred (batch, ..., classes) with two classes or more"
+        refuse_shapes(wanted, true_shape, pred_shape)
     if len(true_shape) == len(pred_shape) and true_shape[-1] != 1:
         if not agree(true_shape, pred_shape):
             refuse_shapes("labels, or one target for each", true_shape, pred_shape)
