@@ -15,7 +15,7 @@ from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
 from keras_penalties.strengths import Target
-from keras_penalties.terms import terms
+from keras_penalties.terms import set_strength, terms
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "penalties",
     "plot_terms",
     "register",
+    "set_strength",
     "strengths",
     "terms",
 ]

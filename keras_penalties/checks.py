@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 from collections.abc import Collection, Sequence
@@ -17,6 +18,12 @@ def refuse(argument: str, expected: str, received: Any) -> NoReturn:
         f"Invalid value for argument `{argument}`. Expected {expected}. "
         f"Received: {argument}={received!r} (of type {type(received).__name__})"
     )
+
+
+def near(name: Any, known: Collection[str]) -> str:
+    """A hint at the known names that come near, to end a sentence with."""
+    found = difflib.get_close_matches(str(name), sorted(set(known)), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def number(

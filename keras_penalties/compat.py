@@ -148,6 +148,16 @@ class LossLedger:
             self._losses.append(loss)
 
 
+def sync_state(model: Any) -> None:
+    """Within an epoch on JAX: give the weights their present values.
+
+    It also lets what is assigned to them now reach the next step.
+    """
+    sync = getattr(model, "jax_state_sync", None)
+    if sync is not None:
+        sync()
+
+
 def in_stateless_scope() -> bool:
     """Whether Keras runs a layer as a pure function, as it does on JAX."""
     return _get_stateless_scope() is not None
@@ -230,6 +240,14 @@ def _updated(
 
     with torch.no_grad():
         around(update, variable, learning_rate)
+
+
+def flat_optimizers(optimizer: Any) -> list[Any]:
+    """The optimizer and those inside it."""
+    inside = list(getattr(optimizer, "_inner_optimizers", []))  # a MultiOptimizer's
+    inner = getattr(optimizer, "inner_optimizer", None)
+    inside += [] if inner is None else [inner]
+    return [optimizer, *(x for o in inside for x in flat_optimizers(o))]
 
 
 def index_of(optimizer: Any, variable: Any) -> int:

@@ -8,7 +8,6 @@ tests, the docs and `keras-penalties list` run.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -18,7 +17,7 @@ from typing import Any, TypeVar, overload
 
 import keras
 
-from keras_penalties import compat
+from keras_penalties import checks, compat
 
 T = TypeVar("T")
 
@@ -203,8 +202,7 @@ def lookup(name: str, kind: str) -> Any:
         return holder
     known = {n for e in entries for n in (e.key, e.name)}
     known |= set(compat.string_names(kind))
-    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    hint = checks.near(name, known)
     elsewhere = [e for e in registered() if name in (e.key, e.name, e.obj.__name__)]
     if elsewhere:
         hint = f" '{name}' is a {elsewhere[0].kind}, not a {kind}."

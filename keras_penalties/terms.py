@@ -1,4 +1,4 @@
-"""The one view of a model's objective: every term, whichever host holds it."""
+"""The one view of a model's objective, and the one way to change a strength in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
-from keras_penalties.layers.base import PenaltyLayer
+from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.optimizers.proximal import Proximal
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
 
@@ -29,7 +30,7 @@ class TermInfo:
     target: str
     """The path of the weight, or of the layer whose output it is."""
     host: str
-    """Who applies it: `"layer"` or `"slot"`."""
+    """Who applies it: `"layer"`, `"slot"` or `"optimizer"`."""
     acts: bool
     """Whether it can change a weight: a term on a frozen weight can't."""
 
@@ -66,7 +67,8 @@ def terms(model: keras.Model) -> Terms:
         model: Any built Keras model, or a layer.
 
     Returns:
-        A tuple of `TermInfo`, in the order of the layers, that prints as a table.
+        A tuple of `TermInfo`, in the order of the layers, then those of the optimizer
+        that the model is compiled with. It prints as a table.
 
     Raises:
         ValueError: if `model` is no layer or is not built yet.
@@ -84,16 +86,100 @@ def terms(model: keras.Model) -> Terms:
     checks.instance("model", model, keras.layers.Layer)
     if not model.built:
         checks.refuse("model", "a built model: call it, fit it or `build` it", model)
+    compat.sync_state(model)
     found = [
         term
         for layer in compat.flat_layers(model)
-        for host in (_hosted_by_layer, _in_slots)
+        for host in (_in_layer, _in_slots)
         for term in host(layer)
     ]
-    return Terms(found)
+    return Terms([*found, *_in_optimizer(model)])
 
 
-def _hosted_by_layer(layer: Any) -> Iterator[TermInfo]:
+def set_strength(model: keras.Model, term: str, value: float) -> None:
+    """Change a constant strength, between fits or in a callback, with no recompile.
+
+    It acts from the next step on and is saved with the model's weights. The penalty's
+    own `strength`, in its config, stays what the model is built with.
+
+    Args:
+        model: The model that is trained: in a callback `self.model`.
+        term: Its name, as `terms(model)` gives it.
+        value: The new strength, 0 or more.
+
+    Raises:
+        ValueError: if no term or several have that name; if the term stands in a Keras
+            slot, where a strength is fixed when the step is traced; or if its strength
+            is a schedule or a target, which moves by itself.
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> model = kp.models.SparseAutoencoder()
+        >>> model.build((None, 4))
+        >>> kp.set_strength(model, "code_kl_sparsity", 0.5)
+        >>> [t.strength for t in kp.terms(model) if t.name == "code_kl_sparsity"]
+        [0.5]
+    """
+    value = checks.non_negative("value", value)
+    names = [t.name for t in terms(model)]
+    if names.count(term) != 1:
+        near = checks.near(term, names)
+        checks.refuse("term", f"the name of one of `terms(model)`.{near}", term)
+    layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
+    owners: list[Any] = [*layers, *_proximals(model)]
+    for owner in owners:
+        for index, owned in enumerate(owner.terms):
+            if owned.name == term:
+                _check_constant(owned)
+                strengths = ops.convert_to_numpy(owner.strengths).copy()
+                strengths[index] = value
+                owner.strengths.assign(strengths)
+                return
+    checks.refuse(
+        "term",
+        "a term of a layer or of `Proximal`: in a Keras slot a strength is fixed when "
+        "the step is traced. Move the penalty to `keras_penalties.layers.Penalized` or "
+        "`ActivityPenalty`",
+        term,
+    )
+
+
+def _check_constant(term: Term) -> None:
+    if not isinstance(term.penalty.strength, float):
+        checks.refuse(
+            "term",
+            f"a term of constant strength, and that of '{term.name}' moves by itself. "
+            "Build the model with a number in its place",
+            term.penalty.strength,
+        )
+
+
+def _proximals(model: Any) -> list[Proximal]:
+    """The model's `Proximal`, also inside other optimizers, with their terms known."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return []
+    found = [o for o in compat.flat_optimizers(optimizer) if isinstance(o, Proximal)]
+    if found and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    return found
+
+
+def _in_optimizer(model: Any) -> Iterator[TermInfo]:
+    frozen = {v.path for v in model.variables if not v.trainable}
+    for optimizer in _proximals(model):
+        for term in optimizer.terms:
+            yield TermInfo(
+                name=term.name,
+                penalty=term.penalty,
+                strength=float(ops.convert_to_numpy(optimizer.strength(term))),
+                target=term.target,
+                host="optimizer",
+                acts=term.target not in frozen,
+            )
+
+
+def _in_layer(layer: Any) -> Iterator[TermInfo]:
     if not isinstance(layer, PenaltyLayer):
         return
     for term in layer.terms:

@@ -170,3 +170,98 @@ class TestSteps:
         )
         model.fit(X, X, batch_size=4, epochs=9, verbose=0, callbacks=[stop])
         assert step_of(model) == 2 * (stop.best_epoch + 1)
+
+
+class Set(keras.callbacks.Callback):
+    """Sets a strength before each batch or epoch, by a model it holds or its own."""
+
+    def __init__(self, term, values, when="batch", model=None):
+        super().__init__()
+        self.term, self.values, self.when, self.held = term, values, when, model
+
+    def _set(self, index):
+        kp.set_strength(self.held or self.model, self.term, self.values[index])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.when == "epoch":
+            self._set(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.when == "batch":
+            self._set(batch)
+
+
+class TestSetStrength:
+    VALUES = (0.5, 2.0, 0.0, 8.0)
+
+    def model(self, optimizer=None, **options):
+        dense = layers.Dense(3, kernel_initializer="ones", name="d")
+        host = kp.layers.Penalized(dense, weights={"kernel": "l1(1.0) + l2(1.0)"})
+        model = keras.Sequential([keras.Input((3,)), host])
+        model.compile(optimizer or keras.optimizers.SGD(0.0), "mse", **options)
+        return model
+
+    @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}])
+    @pytest.mark.parametrize("when", ["batch", "epoch"])
+    @pytest.mark.parametrize("held", [False, True])
+    def test_it_acts_at_once(self, when, held, options):
+        model = self.model(**options)
+        model.fit(X, X, verbose=0)  # it is traced with the old strength
+        change = Set("d_kernel_l1", self.VALUES, when, model if held else None)
+        batch, epochs = (2, 1) if when == "batch" else (8, 4)
+        history = model.fit(
+            X, X, batch_size=batch, epochs=epochs, verbose=0, callbacks=[change]
+        ).history
+        expected = 9.0 * np.array(self.VALUES)
+        if when == "batch":
+            expected = [np.mean(expected)]
+        np.testing.assert_allclose(history["d_kernel_l1"], expected, rtol=1e-6)
+        assert kp.terms(model)[0].strength == self.VALUES[-1]
+        assert kp.terms(model)[1].strength == 1.0
+
+    def test_it_is_saved_with_the_weights(self, tmp_path):
+        model = self.model()
+        kp.set_strength(model, "d_kernel_l2", 3.0)
+        model.save(tmp_path / "m.keras")
+        again = keras.saving.load_model(tmp_path / "m.keras")
+        logs = again.evaluate(X, X, verbose=0, return_dict=True)
+        assert logs["d_kernel_l2"] == pytest.approx(27.0)
+
+    @pytest.mark.parametrize("scaled", [False, True])
+    def test_a_strength_of_proximal(self, scaled):
+        sparse = kp.optimizers.Proximal(keras.optimizers.SGD(0.1), {"d2/bias": "l1"})
+        outer = keras.optimizers.LossScaleOptimizer(sparse) if scaled else sparse
+        dense = layers.Dense(3, bias_initializer="ones", name="d2")
+        model = keras.Sequential([keras.Input((3,)), dense, layers.Rescaling(0.0)])
+        model.compile(outer, "mse")
+        rows = [(t.name, t.strength, t.target, t.host, t.acts) for t in kp.terms(model)]
+        path = dense.bias.path
+        name = f"{path.replace('/', '_')}_l1"
+        assert rows == [(name, pytest.approx(0.01), path, "optimizer", True)]
+        model.train_on_batch(X, X)
+        np.testing.assert_allclose(wide(dense.bias), 1.0 - 0.1 * 0.01, rtol=1e-6)
+        before = wide(dense.bias)
+        change = Set(name, self.VALUES)
+        model.fit(X, X, batch_size=4, verbose=0, callbacks=[change])
+        np.testing.assert_allclose(wide(dense.bias), before - 0.25, rtol=1e-6)
+        dense.trainable = False
+        assert not kp.terms(model)[0].acts
+
+    def test_what_cannot_be_set_raises_and_says_what_to_do(self):
+        dense = layers.Dense(3, name="d", bias_regularizer=kp.penalties.L1(0.1))
+        host = kp.layers.Penalized(dense, weights={"kernel": kp.penalties.L1(RAMP)})
+        x = kp.layers.ActivityPenalty(kp.penalties.L1(kp.Target(0.1)), name="a")
+        model = keras.Sequential([keras.Input((3,)), host, x])
+        for term, message in (
+            ("d_kernl_l1", "Did you mean 'd_kernel_l1'"),
+            ("d_bias_l1", "Penalized"),
+            ("d_kernel_l1", "a number in its place"),
+            ("a_l1", "a number in its place"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                kp.set_strength(model, term, 0.5)
+        with pytest.raises(ValueError, match="argument `value`"):
+            kp.set_strength(self.model(), "d_kernel_l1", -0.5)
+        twice = keras.Sequential([keras.Input((3,)), self.model(), self.model()])
+        with pytest.raises(ValueError, match="one of `terms"):
+            kp.set_strength(twice, "d_kernel_l1", 0.5)
