@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_penalties import checks, compat, config
-from keras_penalties import penalties as penalty_names
+from keras_penalties import compat, config
 from keras_penalties.layers.base import Term
 from keras_penalties.numerics import Tensor, widened
+from keras_penalties.optimizers.hosts import Host, checked, matched
 from keras_penalties.optimizers.metrics import metric_of
 from keras_penalties.optimizers.wrapper import Wrapper
-from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-
-
-class Host:
-    """The penalty on one weight, and the terms that it is the sum of."""
-
-    def __init__(self, penalty: Penalty, path: str, per_entry: bool) -> None:
-        self.penalty = penalty
-        self.terms = [
-            Term(f"{path.replace('/', '_')}_{part.name}", part, path)
-            for part in penalty.parts()
-        ]
-        self._one_size = per_entry and not penalty.per_entry
-        self._limited = 0.0 < penalty.concavity < math.inf
-        self.shortens = self._one_size or self._limited
-        """Whether a step may have to be made shorter for this penalty."""
-
-    def shortened(self, size: Tensor, strengths: Sequence[Tensor]) -> Tensor:
-        """The step sizes that the proximal map can go with."""
-        if self._one_size:  # 1/size² is a second moment: take its mean
-            least = ops.min(size)
-            spread = ops.where(size > 0, least / size, ops.ones_like(size))
-            size = least / ops.sqrt(ops.mean(ops.square(spread)))
-        if self._limited:  # to half of where the map begins to jump
-            pairs = zip(strengths, self.terms, strict=True)
-            bend = sum(s * term.penalty.concavity for s, term in pairs)
-            excess = 2.0 * bend * size
-            size = size / ops.where(excess > 1, excess, ops.ones_like(excess))
-        return size
+from keras_penalties.strengths import Target, initial
 
 
 @register
@@ -67,8 +39,8 @@ class Proximal(Wrapper):
     the averaged weights have the same zeros. Under gradient accumulation the map is
     taken on the real steps only.
 
-    A penalty whose map can't take one t per entry (`Penalty.per_entry`: the spectral
-    ones, the ordered, the fused) makes an adaptive optimizer take one step size for
+    A penalty whose map can't take one t per entry (`Penalty.per_entry`; the spectral
+    ones and `SortedL1` among them) makes an adaptive optimizer take one step size for
     that whole weight, from its mean second moment. A non-convex one limits the step
     size to where its map does not jump (`Penalty.concavity`). Both leave the points of
     rest where they are.
@@ -83,7 +55,8 @@ class Proximal(Wrapper):
             on: `"encoder/kernel"` is also `"model/encoder/kernel"`, and never
             `"my_encoder/kernel"`; `"encoder/.*"` is all that lies in `encoder`. A
             penalty may be a string, such as `"l1(0.001)"`, or a config. Its strength
-            may be a schedule over the steps that this optimizer took.
+            may be a schedule, over the steps that this optimizer took, or a `Target` of
+            the kind `"<="`, measured on the weight before each step.
         name: For logs. Default `"proximal"`.
 
     Raises:
@@ -110,38 +83,56 @@ class Proximal(Wrapper):
         self, inner: Any, penalties: Mapping[str, Any], name: str | None = None
     ) -> None:
         super().__init__(inner, name)
-        self.penalties = _checked(penalties)
+        self.penalties = checked(penalties)
         self.terms: tuple[Term, ...] = ()
         self._metric = metric_of(self.inner)
         compat.around_update(self.inner, self._around_update)
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Find the penalised weights; create the strengths and the inner state."""
+        """Find the penalised weights; create the inner state and the strengths."""
         if self.built:
             return
-        self._hosted = {
-            index: Host(penalty, path, self._metric.per_entry)
-            for index, (path, penalty) in _matched(self.penalties, variables).items()
-        }
+        self._hosted = matched(self.penalties, variables, self._metric.per_entry)
         self.terms = tuple(t for host in self._hosted.values() for t in host.terms)
-        strengths = [t.penalty.strength for t in self.terms]
-        start = np.array([s if isinstance(s, float) else 0.0 for s in strengths])
-        self.strengths = self.add_variable(
+        super().build(variables)
+        for index in self._hosted:
+            self._metric.build(variables[index])
+        start = np.array([initial(t.penalty.strength) for t in self.terms])
+        # The inner optimizer's, so that a step that it takes back takes these back too.
+        strengths = self.inner.add_variable(
             shape=start.shape,
             initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
             dtype="float64" if keras.config.floatx() == "float64" else "float32",
             aggregation="only_first_replica",
             name="strengths",
         )
-        super().build(variables)
-        for index in self._hosted:
-            self._metric.build(variables[index])
+        self._state = SimpleNamespace(strengths=strengths)
+
+    @property
+    def strengths(self) -> Any:
+        """The variable with each term's constant strength, or a target's multiplier."""
+        return self._state.strengths
 
     def strength(self, term: Term) -> Tensor:
-        """The term's strength at the present step."""
-        if isinstance(term.penalty.strength, float):
-            return self.strengths[self.terms.index(term)]
-        return ops.cast(term.penalty.strength(self.iterations), self.strengths.dtype)
+        """The term's strength at the present step; of a target, the multiplier."""
+        if isinstance(term.penalty.strength, LearningRateSchedule):
+            return ops.cast(
+                term.penalty.strength(self.iterations), self.strengths.dtype
+            )
+        return ops.copy(self.strengths[self.terms.index(term)])
+
+    def _present(self, term: Term, x: Tensor) -> Tensor:
+        """The strength for the step from `x`, for which a target's multiplier moves."""
+        strength, target = self.strength(term), term.penalty.strength
+        if isinstance(target, Target):
+            value = ops.cast(term.penalty.value(x), strength.dtype)
+            error = target.error(x, value)
+            moved = ops.reshape(target.raised(strength, error), (1,))
+            index = (self.terms.index(term),)
+            new = ops.slice_update(ops.copy(self.strengths), index, moved)
+            self.inner.assign(self.strengths, new)
+            strength = target.damped(strength, error)
+        return ops.cast(strength, x.dtype)
 
     def _around_update(
         self, update: Callable[[], None], variables: Sequence[Any], rate: Any
@@ -149,21 +140,27 @@ class Proximal(Wrapper):
         """The inner optimizer's own update of these weights, then their maps."""
         found = [(v, compat.index_of(self.inner, v)) for v in variables]
         hosted = [(v, self._hosted[i]) for v, i in found if i in self._hosted]
-        states = [self._metric.before(v) for v, _ in hosted]
-        starts = [ops.copy(v) if host.shortens else None for v, host in hosted]
+        steps = []
+        for variable, host in hosted:
+            x = widened(ops.copy(variable))
+            strengths = [self._present(term, x) for term in host.terms]
+            steps.append((variable, host, x, strengths, self._metric.before(variable)))
         update()
-        for (variable, host), state, start in zip(hosted, states, starts, strict=True):
-            stepped = widened(ops.copy(variable))
-            rate = ops.cast(rate, stepped.dtype)
-            size = self._metric.step_size(variable, rate, state)
-            self._take_map(variable, host, stepped, size, start)
+        for variable, host, x, strengths, before in steps:
+            size = self._metric.step_size(variable, ops.cast(rate, x.dtype), before)
+            self._take_map(variable, host, x, size, strengths)
 
     def _take_map(
-        self, variable: Any, host: Host, stepped: Tensor, size: Tensor, start: Any
+        self,
+        variable: Any,
+        host: Host,
+        start: Tensor,
+        size: Tensor,
+        strengths: Sequence[Tensor],
     ) -> None:
-        """The proximal map of one weight, in the metric of the step just taken."""
-        strengths = [ops.cast(self.strength(t), stepped.dtype) for t in host.terms]
-        if host.shortens:  # the step is taken again, shorter, from where it began
+        """The proximal map of one weight, in the metric of the step from `start`."""
+        stepped = widened(ops.copy(variable))
+        if host.shortens:  # the step is taken again, shorter
             full, size = size, host.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
@@ -193,66 +190,3 @@ class Proximal(Wrapper):
         with keras.saving.custom_object_scope(custom_objects or {}):
             optimizer: Self = config.from_config(cls, config_)
         return optimizer
-
-
-def _checked(penalties: Any) -> dict[str, Penalty]:
-    if not isinstance(penalties, Mapping) or not penalties:
-        checks.refuse("penalties", "a dict of {pattern: penalty}, not empty", penalties)
-    found = {p: penalty_names.get(given) for p, given in penalties.items()}
-    for pattern, penalty in found.items():
-        _check_pattern(pattern)
-        if any(part.statistic for part in penalty.parts()):
-            checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
-        if not penalty.has_prox:
-            checks.refuse("penalties", "penalties with a proximal map", penalty)
-    return found
-
-
-def _check_pattern(pattern: Any) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError):
-        checks.refuse("penalties", "regular expressions for keys", pattern)
-
-
-def _matched(
-    penalties: Mapping[str, Penalty], variables: Sequence[Any]
-) -> dict[int, tuple[str, Penalty]]:
-    """The path and the penalty of each weight that has one, by the weight's index."""
-    found: dict[int, tuple[str, Penalty]] = {}
-    paths = [v.path for v in variables]
-    for pattern, penalty in penalties.items():
-        fitting = [
-            i for i, p in enumerate(paths) if re.fullmatch(f"(.*/)?({pattern})", p)
-        ]
-        if not fitting:
-            checks.refuse(
-                "penalties",
-                f"patterns that fit one of the trained weights {paths}",
-                pattern,
-            )
-        for i in fitting:
-            if i in found:
-                checks.refuse(
-                    "penalties", f"one pattern only that fits '{paths[i]}'", pattern
-                )
-            _check_fits(variables[i], penalty)
-            found[i] = (paths[i], penalty)
-    return found
-
-
-def _check_fits(variable: Any, penalty: Penalty) -> None:
-    if variable.regularizer is not None:
-        checks.refuse(
-            "penalties",
-            f"weights without a regularizer of their own, and '{variable.path}' has "
-            f"{variable.regularizer}",
-            penalty,
-        )
-    if len(variable.shape) < penalty.rank:
-        checks.refuse(
-            "penalties",
-            f"for '{variable.path}', of shape {tuple(variable.shape)}, a penalty of "
-            f"rank {len(variable.shape)} at most",
-            penalty,
-        )

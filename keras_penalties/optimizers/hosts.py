@@ -1,0 +1,125 @@
+"""Which penalty acts on which weight."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_penalties import checks
+from keras_penalties import penalties as penalty_names
+from keras_penalties.layers.base import Term
+from keras_penalties.numerics import Tensor
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.strengths import Target
+
+
+class Host:
+    """The penalty on one weight, and the terms that it is the sum of."""
+
+    def __init__(self, penalty: Penalty, path: str, per_entry: bool) -> None:
+        self.penalty = penalty
+        self.terms = [
+            Term(f"{path.replace('/', '_')}_{part.name}", part, path)
+            for part in penalty.parts()
+        ]
+        self._one_size = per_entry and not penalty.per_entry
+        self._limited = 0.0 < penalty.concavity < math.inf
+        self.shortens = self._one_size or self._limited
+        """Whether a step may have to be made shorter for this penalty."""
+
+    def shortened(self, size: Tensor, strengths: Sequence[Tensor]) -> Tensor:
+        """The step sizes that the proximal map can go with."""
+        if self._one_size:  # 1/size² is a second moment: take its mean
+            least = ops.min(size)
+            spread = ops.where(size > 0, least / size, ops.ones_like(size))
+            size = least / ops.sqrt(ops.mean(ops.square(spread)))
+        if self._limited:  # to half of where the map begins to jump
+            pairs = zip(strengths, self.terms, strict=True)
+            bend = sum(s * term.penalty.concavity for s, term in pairs)
+            excess = 2.0 * bend * size
+            size = size / ops.where(excess > 1, excess, ops.ones_like(excess))
+        return size
+
+
+def checked(penalties: Any) -> dict[str, Penalty]:
+    """The penalties that the user gave, each such as a proximal step can take.
+
+    Raises:
+        ValueError: if one is not, or a pattern is no regular expression.
+    """
+    if not isinstance(penalties, Mapping) or not penalties:
+        checks.refuse("penalties", "a dict of {pattern: penalty}, not empty", penalties)
+    found = {p: penalty_names.get(given) for p, given in penalties.items()}
+    for pattern, penalty in found.items():
+        _check_pattern(pattern)
+        if any(part.statistic for part in penalty.parts()):
+            checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
+        if not penalty.has_prox:
+            checks.refuse("penalties", "penalties with a proximal map", penalty)
+        strengths = [part.strength for part in penalty.parts()]
+        if any(isinstance(s, Target) and s.kind != "<=" for s in strengths):
+            checks.refuse(
+                "penalties",
+                "targets of the kind '<=': no proximal map has a strength below 0",
+                penalty,
+            )
+    return found
+
+
+def _check_pattern(pattern: Any) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError):
+        checks.refuse("penalties", "regular expressions for keys", pattern)
+
+
+def matched(
+    penalties: Mapping[str, Penalty], variables: Sequence[Any], per_entry: bool
+) -> dict[int, Host]:
+    """The penalties on the weights that they fit, by the weights' indices.
+
+    Args:
+        penalties: By patterns for the whole path of a weight, or for its end from a
+            `/` on.
+        variables: The weights that are trained.
+        per_entry: Whether the optimizer has a step size for each entry.
+
+    Raises:
+        ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
+    """
+    found: dict[int, Host] = {}
+    paths = [v.path for v in variables]
+    for pattern, penalty in penalties.items():
+        whole = re.compile(f"(.*/)?({pattern})")
+        fitting = [i for i, path in enumerate(paths) if whole.fullmatch(path)]
+        if not fitting:
+            expected = f"patterns that fit one of the trained weights {paths}"
+            checks.refuse("penalties", expected, pattern)
+        for i in fitting:
+            if i in found:
+                expected = f"one pattern only that fits '{paths[i]}'"
+                checks.refuse("penalties", expected, pattern)
+            _check_fits(variables[i], penalty)
+            found[i] = Host(penalty, paths[i], per_entry)
+    return found
+
+
+def _check_fits(variable: Any, penalty: Penalty) -> None:
+    if variable.regularizer is not None:
+        checks.refuse(
+            "penalties",
+            f"weights without a regularizer of their own, and '{variable.path}' has "
+            f"{variable.regularizer}",
+            penalty,
+        )
+    if len(variable.shape) < penalty.rank:
+        checks.refuse(
+            "penalties",
+            f"for '{variable.path}', of shape {tuple(variable.shape)}, a penalty of "
+            f"rank {len(variable.shape)} at most",
+            penalty,
+        )
