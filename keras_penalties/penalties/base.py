@@ -47,6 +47,12 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     indicator: ClassVar[bool] = False
     """Whether the value is 0 in a set and infinite outside. No gradient leads into the
     set, so only `Proximal` applies it: a Keras slot or a layer refuses it."""
+    elastic: tuple[float, float] | None = None
+    """(a, b) where the value is `Σ a·|x| + ½·b·x²`, else None: such parts of a sum have
+    one proximal map together."""
+    soft_threshold: ClassVar[str | None] = None
+    """Where the soft threshold goes in the proximal map of this penalty plus an L1:
+    `"before"` this penalty's own, `"after"` it, or None where neither is right."""
     statistic: ClassVar[str | None] = None
     """`"batch"` where the value is a statistic of a batch, `"mean"` where it depends on
     the batch's mean only, and None where it is an extensive sum. A host divides an

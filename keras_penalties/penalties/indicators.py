@@ -85,6 +85,7 @@ class Box(Indicator):
     """
 
     even = False
+    soft_threshold = "before"
 
     def __init__(self, low: float | None = 0.0, high: float | None = None) -> None:
         self.low = None if low is None else checks.number("low", low)

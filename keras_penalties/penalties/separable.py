@@ -31,6 +31,8 @@ class L1(Separable):
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
     """
 
+    elastic = (1.0, 0.0)
+
     def entrywise(self, x: Tensor) -> Tensor:
         """`|x|`."""
         return absolute(x)
@@ -54,6 +56,8 @@ class L2(Separable):
 
     Source: Hoerl and Kennard, "Ridge Regression", 1970.
     """
+
+    elastic = (0.0, 2.0)
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`x²`."""
@@ -89,6 +93,11 @@ class ElasticNet(Separable):
     def __init__(self, strength: Strength = 0.01, l1_ratio: float = 0.5) -> None:
         super().__init__(strength)
         self.l1_ratio = checks.number("l1_ratio", l1_ratio, 0.0, 1.0)
+
+    @property
+    def elastic(self) -> tuple[float, float]:  # type: ignore[override]
+        """`l1_ratio` and the rest."""
+        return self.l1_ratio, 1.0 - self.l1_ratio
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
@@ -165,6 +174,7 @@ class NonNegative(Separable):
     """
 
     even = False
+    soft_threshold = "before"
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`max(−x, 0)`."""
