@@ -4,6 +4,7 @@ objective = data loss + Σ strength × penalty(target)
 """
 
 from keras_penalties import (
+    compaction,
     layers,
     losses,
     models,
@@ -11,6 +12,7 @@ from keras_penalties import (
     penalties,
     strengths,
 )
+from keras_penalties.compaction import compact, sparsity
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -20,6 +22,8 @@ from keras_penalties.terms import set_strength, terms
 __version__ = "0.1.0"
 __all__ = [
     "Target",
+    "compact",
+    "compaction",
     "get",
     "layers",
     "losses",
@@ -29,6 +33,7 @@ __all__ = [
     "plot_terms",
     "register",
     "set_strength",
+    "sparsity",
     "strengths",
     "terms",
 ]

@@ -5,9 +5,10 @@
   class, and a model whose loss is a class can't be saved again.
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
-- `get_keras_mask` and the scaling of losses for `tf.distribute`, for a loss of our own.
+- The masks of tensors and the scaling of losses for `tf.distribute`, for a loss of our own.
 - `_layers` and the lists of variables: which layer holds a weight, or another layer.
 - The optimizers' update and state: a proximal step belongs right after the update.
+- The graph of a Functional model, also the one in a Sequential: who reads which tensor.
 - The code of `Layer.__call__`: Keras >= 3.14 divides the activity slot by the batch.
 
 `tests/test_compat.py` fails when Keras makes one of these needless.
@@ -30,11 +31,16 @@ try:
     from keras.src import regularizers as _keras_regularizers
     from keras.src.backend import AutocastScope as _AutocastScope
     from keras.src.backend import get_keras_mask as _get_keras_mask
+    from keras.src.backend import set_keras_mask as _set_keras_mask
     from keras.src.backend.common.stateless_scope import (
         get_stateless_scope as _get_stateless_scope,
     )
     from keras.src.losses.loss import (
         unscale_loss_for_distribution as _unscale_loss_for_distribution,
+    )
+    from keras.src.models.functional import Functional as _Functional
+    from keras.src.models.functional import (
+        functional_like_constructor as _functional_like_constructor,
     )
 
     _TABLES: dict[str, dict[str, Any]] = {
@@ -174,6 +180,13 @@ def keras_mask(x: Any) -> Any:
     return _get_keras_mask(x)
 
 
+def carry_mask(x: Any, mask: Any) -> Any:
+    """`x`, with that mask to travel with it, if there is one."""
+    if mask is not None:
+        _set_keras_mask(x, mask)
+    return x
+
+
 def undistributed(loss: Any) -> Any:
     """A reduced loss without its division by the number of replicas.
 
@@ -275,3 +288,28 @@ def portable_optimizer(config: dict[str, Any]) -> dict[str, Any]:
     if config["module"].startswith("keras.src.backend.torch"):
         return {**config, "module": "keras.optimizers", "registered_name": None}
     return config
+
+
+def graph(model: Any) -> tuple[list[Any], list[Any], list[Any]] | None:
+    """A model's inputs, its calls in order, and its outputs.
+
+    None for what has a `call` of its own, is not built, or can't be made again from
+    inputs and outputs.
+    """
+    sequential = type(model) is keras.Sequential
+    function: Any = getattr(model, "_functional", None) if sequential else model
+    plain = isinstance(function, _Functional) and (
+        type(function).call is _Functional.call
+        and _functional_like_constructor(type(function))
+    )
+    if not plain:
+        return None
+    depths = sorted(function._nodes_by_depth, reverse=True)
+    known = {id(t) for t in function.inputs}
+    nodes = []
+    for node in (n for depth in depths for n in function._nodes_by_depth[depth]):
+        if node.is_input or not all(id(t) in known for t in node.input_tensors):
+            continue
+        known.update(id(t) for t in node.outputs)
+        nodes.append(node)
+    return list(function.inputs), nodes, list(function.outputs)

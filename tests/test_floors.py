@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
     0: "registry config checks numerics compat expressions discovery",
     1: "strengths penalties losses",
-    2: "layers optimizers attach terms plots callbacks",
+    2: "layers optimizers attach terms plots callbacks compaction",
     3: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

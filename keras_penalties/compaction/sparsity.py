@@ -1,0 +1,132 @@
+"""How sparse a model is, and what `compact` would make of that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_penalties import checks, compat
+from keras_penalties.compaction.channels import array
+from keras_penalties.compaction.plan import Plan, table
+
+
+@dataclass(frozen=True)
+class WeightSparsity:
+    """The zeros of one weight."""
+
+    path: str
+    shape: tuple[int, ...]
+    zeros: int
+    """How many of its entries are zero."""
+    zero_slices: tuple[int, ...]
+    """Along each axis, how many slices are zero throughout."""
+
+    @property
+    def size(self) -> int:
+        """How many entries it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """The zeros of a model's weights, and its size before and after `compact`.
+
+    Prints as a table. What `compact` does not know has no numbers: None.
+    """
+
+    weights: tuple[WeightSparsity, ...]
+    parameters: int
+    """All weights' entries, those that are not trained included."""
+    compact_parameters: int | None
+    flops: int | None
+    """Two per multiplication by a kernel, for one sample."""
+    compact_flops: int | None
+    not_counted: tuple[str, ...]
+    """Layers with weights whose FLOPs are not known, and not in the sums."""
+
+    def __str__(self) -> str:
+        head = ("weight", "shape", "zeros", "zero slices, axis by axis")
+        cells = [_cells(w) for w in self.weights]
+        lines = [table([head, *cells]), f"parameters: {self.parameters:,}"]
+        if self.compact_parameters is not None:
+            lines[-1] += f", compact {self.compact_parameters:,}"
+            lines.append(f"FLOPs: {self.flops:,}, compact {self.compact_flops:,}")
+        if self.not_counted:
+            lines.append(f"FLOPs without {', '.join(self.not_counted)}")
+        return "\n".join(lines)
+
+
+def _cells(weight: WeightSparsity) -> tuple[str, ...]:
+    slices = zip(weight.zero_slices, weight.shape, strict=True)
+    return (
+        weight.path,
+        str(weight.shape),
+        f"{weight.zeros / max(weight.size, 1):.1%}",
+        ", ".join(f"{zero}/{n}" for zero, n in slices),
+    )
+
+
+def sparsity(model: keras.Model) -> Sparsity:
+    """The zeros of each weight, by entry and by slice, and what `compact` makes of it.
+
+    FLOPs are two for each multiplication by the kernel of a layer that `compact`
+    follows, for one sample; an axis of unknown length counts as one.
+
+    Args:
+        model: Any built Keras model. FLOPs, and the sizes after `compact`, are known
+            for Functional and Sequential models only.
+
+    Returns:
+        A `Sparsity`, which prints as a table.
+
+    Raises:
+        ValueError: if `model` is not a built model or layer.
+
+    Example:
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.Dense(1, name="b")]
+        >>> model = keras.Sequential([keras.Input((2,)), *layers], name="m")
+        >>> kernel = layers[0].kernel.assign(np.array([[1.0, 0, 2], [3, 0, 0]]))
+        >>> print(kp.sparsity(model))
+        weight      shape   zeros  zero slices, axis by axis
+        m/a/kernel  (2, 3)  50.0%  0/2, 1/3
+        m/b/kernel  (3, 1)  0.0%   0/3, 0/1
+        parameters: 13, compact 9
+        FLOPs: 18, compact 12
+    """
+    checks.instance("model", model, keras.layers.Layer)
+    if not model.built:
+        checks.refuse("model", "a built model: call it, fit it or `build` it", model)
+    weights = tuple(
+        _weight(v.path, array(v)) for v in model.weights if len(v.shape) > 1
+    )
+    parameters = sum(math.prod(v.shape) for v in model.weights)
+    if compat.graph(model) is None:
+        return Sparsity(weights, parameters, None, None, None, ())
+    plan = Plan(model)
+    saved = flops = compact_flops = 0
+    for use in plan.trace.uses.values():
+        for name, weight in use.weights.items():
+            before, after = (
+                math.prod(weight.shape),
+                math.prod(plan.kept.shape(use, name)),
+            )
+            saved += before - after
+            flops += 2 * before * use.multiplies.get(name, 0)
+            compact_flops += 2 * after * use.multiplies.get(name, 0)
+    unknown = tuple(row.layer for row in plan.rows if row.whole)
+    return Sparsity(
+        weights, parameters, parameters - saved, flops, compact_flops, unknown
+    )
+
+
+def _weight(path: str, value: Any) -> WeightSparsity:
+    used = value != 0
+    axes = range(value.ndim)
+    others = [tuple(a for a in axes if a != axis) for axis in axes]
+    slices = tuple(int(np.sum(~used.any(axis=other))) for other in others)
+    return WeightSparsity(path, value.shape, int(np.sum(~used)), slices)
