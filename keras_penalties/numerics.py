@@ -137,21 +137,42 @@ def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 
 
 def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """On JAX, `fn` compiled: else each eager call would compile a loop in it anew."""
-    if keras.backend.backend() != "jax":
-        return fn
-    import jax
+    """`fn` as one compiled step also in eager mode, for loops; plain on torch.
 
-    found: Callable[..., Tensor] = jax.jit(fn)
-    return found
+    Else JAX would compile a loop anew at each call, and TensorFlow run it op by op.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jit(fn)  # type: ignore[no-any-return]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(fn, autograph=False)  # type: ignore[no-any-return]
+    return fn
 
 
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient at `x` of a function that returns a scalar, itself differentiable.
 
-    Keras 3.15 has no public `ops.grad`: this is the one place that knows backends.
+    Keras 3.15 has no public `ops.grad`, and that of 3.16 can't be differentiated again
+    on torch: this is the one place that knows backends.
     """
     return value_and_gradient(fn, x)[1]
+
+
+def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, outputs: int) -> Tensor:
+    """Each sample's Jacobian, (batch, outputs, *its shape), a backward pass per output.
+
+    `fn` maps (batch, ...) to (batch, ...), `outputs` entries of a sample in all, each
+    of which depends on its own sample only.
+    """
+
+    def entry(j: int) -> Callable[[Tensor], Tensor]:
+        return lambda x: ops.sum(ops.reshape(fn(x), (-1, outputs))[:, j])
+
+    return ops.stack([gradient(entry(j), x) for j in range(outputs)], axis=1)
 
 
 def value_and_gradient(
@@ -184,9 +205,11 @@ def _torch_value_and_gradient(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Tensor]:
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     tracked = torch.is_grad_enabled()
-    with torch.enable_grad():
+    # torch's fast attention has no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         x = ops.convert_to_tensor(x)
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)

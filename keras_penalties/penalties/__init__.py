@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.compose import *
     from keras_penalties.penalties.concave import *
     from keras_penalties.penalties.confidence import *
+    from keras_penalties.penalties.exclusive import *
     from keras_penalties.penalties.grouped import *
     from keras_penalties.penalties.indicators import *
     from keras_penalties.penalties.order import *

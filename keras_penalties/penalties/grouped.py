@@ -12,8 +12,8 @@ from keras_penalties import checks
 from keras_penalties.numerics import Tensor, absolute, norm
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
-from keras_penalties.penalties.indicators import onto_simplex
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
+from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength

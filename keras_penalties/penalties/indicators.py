@@ -19,6 +19,7 @@ from keras_penalties.numerics import (
     positive_part,
 )
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
@@ -46,9 +47,7 @@ class Indicator(Penalty):
     def value(self, x: Tensor) -> Tensor:
         """0 in the set, infinite outside."""
         away = ops.max(ops.absolute(self.nearest(x, ops.ones_like(x)) - x))
-        rounding = 100.0 * np.finfo(keras.backend.standardize_dtype(x.dtype)).eps
-        inside = away <= rounding * ops.max(ops.absolute(x))
-        return ops.where(inside, ops.zeros_like(away), math.inf)
+        return _unless_beyond(away, x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest point of the set, or x where t is 0."""
@@ -60,6 +59,13 @@ class Indicator(Penalty):
     def with_strength(self, strength: Strength) -> Self:
         """Refused: a multiple of 0 or infinity is the same."""
         raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
+
+
+def _unless_beyond(away: Tensor, x: Tensor) -> Tensor:
+    """0, or infinity if `away` is more than rounding of x."""
+    rounding = 100.0 * np.finfo(keras.backend.standardize_dtype(x.dtype)).eps
+    inside = away <= rounding * ops.max(ops.absolute(x))
+    return ops.where(inside, ops.zeros_like(away), math.inf)
 
 
 @register
@@ -246,17 +252,6 @@ class Simplex(Indicator):
         return [cls(), cls(2.0, axis=0)]
 
 
-def onto_simplex(rows: Tensor, t: Tensor, total: float) -> Tensor:
-    """`max(x − λt, 0)` with the λ for which each row sums to `total`."""
-    rows = rows - t * ops.max(rows / t, axis=1, keepdims=True)  # so that 0 is largest
-    order = ops.argsort(-rows / t, axis=1)
-    sums = ops.cumsum(ops.take_along_axis(rows, order, axis=1), axis=1)
-    steps = ops.cumsum(ops.take_along_axis(t, order, axis=1), axis=1)
-    return positive_part(
-        rows - t * ops.max((sums - total) / steps, axis=1, keepdims=True)
-    )
-
-
 @register
 class Monotone(Indicator):
     """Never decreasing along an axis: `xᵢ ≤ xᵢ₊₁`.
@@ -286,6 +281,12 @@ class Monotone(Indicator):
     def __init__(self, axis: int = 0, decreasing: bool = False) -> None:
         self.axis = checks.integer("axis", axis, low=-(2**31))
         self.decreasing: bool = checks.instance("decreasing", decreasing, bool)
+
+    def value(self, x: Tensor) -> Tensor:
+        """0 if no entry is beyond the next, else infinite."""
+        x = ops.moveaxis(x, self.axis, 0)
+        falls = x[1:] - x[:-1] if self.decreasing else x[:-1] - x[1:]
+        return _unless_beyond(ops.max(ops.append(falls, 0.0 * x[0])), x)
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """The isotonic regression with weights 1/t."""

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, as_matrix, norm
+from keras_penalties.numerics import Tensor, as_matrix, compiled, norm
 from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
@@ -144,16 +144,10 @@ class SpectralNorm(Penalty):
     def value(self, x: Tensor) -> Tensor:
         """`uᵀ·x·v`, with u and v held fixed."""
         x = as_matrix(x)
-        matrix = ops.stop_gradient(x)
-        largest = ops.max(ops.absolute(matrix))
-        matrix = matrix / ops.where(largest > 0, largest, ops.ones_like(largest))
         # No weight that anybody initialises is orthogonal to this.
         start = np.sin(np.arange(1, x.shape[1] + 1) ** 2)
-        v = ops.cast(ops.convert_to_tensor(start), matrix.dtype)
-        for _ in range(self.iterations):
-            u = _normalized(ops.matmul(matrix, v))
-            v = _normalized(ops.matmul(u, matrix))
-        u = _normalized(ops.matmul(matrix, v))
+        start = ops.convert_to_tensor(start, _dtype(x))
+        u, v = _leading(ops.stop_gradient(x), start, self.iterations)
         return ops.sum(u * ops.matmul(x, v))
 
     @classmethod
@@ -162,9 +156,22 @@ class SpectralNorm(Penalty):
         return [cls(0.5, iterations=200)]
 
 
-def _normalized(v: Tensor) -> Tensor:
-    length = norm(v)
-    return v / ops.where(length > 0, length, ops.ones_like(length))
+@compiled
+def _leading(x: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Unit vectors u and v after so many steps of power iteration, `uᵀ·x·v` > 0."""
+    scaled = _over(x, ops.max(ops.absolute(x)))
+
+    def step(_: Tensor, v: Tensor) -> Tensor:
+        v = ops.matmul(ops.matmul(scaled, v), scaled)
+        return _over(v, ops.max(ops.absolute(v)))
+
+    v = ops.fori_loop(0, iterations, step, v)
+    v, u = _over(v, norm(v)), ops.matmul(scaled, v)
+    return _over(u, norm(u)), v
+
+
+def _over(x: Tensor, length: Tensor) -> Tensor:
+    return x / ops.where(length > 0, length, ops.ones_like(length))
 
 
 def _dtype(x: Tensor) -> Any:

@@ -27,7 +27,9 @@ def taut_string(y: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor
     """
     shape = y.shape
     y, w = (ops.reshape(z, (-1, shape[-1])) for z in (y, weights))
-    low, high = (ops.broadcast_to(bound, y.shape) for bound in (low, high))
+    low, high = (
+        ops.broadcast_to(ops.cast(bound, y.dtype), y.shape) for bound in (low, high)
+    )
     last = ops.broadcast_to(ops.arange(shape[-1]) == shape[-1] - 1, y.shape)
     epsilon = np.finfo(keras.backend.standardize_dtype(y.dtype)).eps
     rounding = 4.0 * epsilon * ops.max(ops.absolute(y), axis=1, keepdims=True)

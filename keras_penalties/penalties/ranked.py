@@ -1,0 +1,26 @@
+"""Thresholds that come from ranking the entries of a row."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from keras_penalties.numerics import Tensor, positive_part
+
+
+def threshold(rows: Tensor, t: Tensor, total: Tensor, room: float) -> Tensor:
+    """The τ of each row with `Σ max(x − t·τ, 0) = total + room·τ`, as a column.
+
+    Any set S of entries has `Σ_S (x − t·τ)` at most equal to the right side, so τ is
+    the largest of `(Σ_S x − total) / (room + Σ_S t)`; and the best S takes the entries
+    with the largest x/t first.
+    """
+    order = ops.argsort(-rows / ops.maximum(t, 1e-30), axis=1)
+    sums = ops.cumsum(ops.take_along_axis(rows, order, axis=1), axis=1)
+    steps = ops.cumsum(ops.take_along_axis(t, order, axis=1), axis=1)
+    return ops.max((sums - total) / (room + steps), axis=1, keepdims=True)
+
+
+def onto_simplex(rows: Tensor, t: Tensor, total: Tensor) -> Tensor:
+    """`max(x − t·τ, 0)` with the τ for which each row sums to `total`."""
+    rows = rows - t * ops.max(rows / t, axis=1, keepdims=True)  # so that 0 is largest
+    return positive_part(rows - t * threshold(rows, t, total, room=0.0))
