@@ -197,7 +197,8 @@ class Target(config.FromSignature):
     penalty's own value this is the augmented Lagrangian, and the multiplier goes to
     that of Lagrange: the loss that a unit of `value` would save. Where it is another
     one, such as the density under an L1 penalty, the penalty stands in for it, and
-    must draw it down.
+    must draw it down; the multiplier is then only as large as it takes. Its size is not
+    known before, so let it move by factors, `relative=True`.
 
     Args:
         value: What the measure is held at, or below, or above.
@@ -208,9 +209,12 @@ class Target(config.FromSignature):
             entry.
         kind: `"<="`, the default, keeps the multiplier at 0 or more, `">="` at 0 or
             less, and `"=="` takes what comes.
-        initial: The multiplier to start from. Default 0.
+        initial: The multiplier to start from. Default 0. Above 0 if `relative`.
         rate: How fast the multiplier moves, above 0, per step and unit of error: the
             size that it will have, over the steps that it may take. Default 0.01.
+        relative: Whether the multiplier moves by the factor `exp(rate·e / |value|)`,
+            e at most, so that no sizes need be known: it is found from any positive
+            `initial` in not many steps, and stays positive. Default False.
         damping: How many steps' worth of the present error the strength has on top of
             the multiplier, 0 or more. Raise it where the measure swings about its
             value; 0 is plain dual ascent. Default 10.
@@ -219,11 +223,18 @@ class Target(config.FromSignature):
             as small as a step of the optimizer. Default 1e-3.
 
     Example:
-        >>> import keras_penalties as kp
-        >>> tenth = kp.Target(0.1, of="density", rate=1e-4)
-        >>> kernel = kp.penalties.L1(tenth)
-        >>> layer = keras.layers.Dense(4)
-        >>> sparse = kp.layers.Penalized(layer, weights={"kernel": kernel})
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> small = kp.penalties.L2(kp.Target(1.0))  # the sum of squares, 1 at most
+        >>> line = keras.layers.Dense(1, use_bias=False, name="line")
+        >>> layer = kp.layers.Penalized(line, weights={"kernel": small})
+        >>> model = keras.Sequential([layer])
+        >>> model.compile(keras.optimizers.SGD(0.1), "half_sum_squared_error")
+        >>> x = np.ones((500, 1))
+        >>> _ = model.fit(x, 2.0 * x, batch_size=1, verbose=0)
+        >>> round(float(line.kernel[0, 0]), 3)
+        1.0
+        >>> round(kp.terms(model)[0].strength, 3)  # (2 - 1) = strength * 2
+        0.5
 
     Raises:
         ValueError: if an argument is out of range.
@@ -240,6 +251,7 @@ class Target(config.FromSignature):
         kind: str = "<=",
         initial: float = 0.0,
         rate: float = 0.01,
+        relative: bool = False,
         damping: float = 10.0,
         tolerance: float = 1e-3,
     ) -> None:
@@ -248,6 +260,10 @@ class Target(config.FromSignature):
         self.kind = checks.one_of("kind", kind, list(_BOUNDS))
         self.initial = checks.number("initial", initial, *_BOUNDS[kind])
         self.rate = checks.positive("rate", rate)
+        self.relative = bool(relative)
+        if self.relative:
+            checks.positive("initial", self.initial)
+            checks.positive("value", abs(self.value))
         self.damping = checks.non_negative("damping", damping)
         self.tolerance = checks.non_negative("tolerance", tolerance)
 
@@ -261,16 +277,20 @@ class Target(config.FromSignature):
 
     def raised(self, multiplier: Tensor, error: Tensor) -> Tensor:
         """The multiplier after a step with this error."""
-        return self._clipped(multiplier + self.rate * error)
+        return self._moved(multiplier, self.rate * error)
 
     def damped(self, multiplier: Tensor, error: Tensor) -> Tensor:
         """The strength for a step with this error."""
-        return self._clipped(multiplier + self.damping * self.rate * error)
+        return self._moved(multiplier, self.damping * self.rate * error)
 
-    def _clipped(self, multiplier: Tensor) -> Tensor:
-        return ops.clip(multiplier, *_BOUNDS[self.kind])
+    def _moved(self, multiplier: Tensor, change: Tensor) -> Tensor:
+        if self.relative:
+            share = change / abs(self.value)
+            return multiplier * ops.exp(ops.clip(share, -1.0, 1.0))
+        return ops.clip(multiplier + change, *_BOUNDS[self.kind])
 
     @classmethod
     def examples(cls) -> list[Self]:
         """A norm held below, a density and a mean."""
-        return [cls(3.0), cls(0.1, of="density"), cls(0.5, of="mean", kind="==")]
+        tenth = cls(0.1, of="density", initial=1e-3, relative=True)
+        return [cls(3.0), tenth, cls(0.5, of="mean", kind="==")]

@@ -127,7 +127,8 @@ class PenaltyLayer(keras.layers.Layer):
         multiplier = self.strength(term)
         error = ops.stop_gradient(target.error(x, value))
         moved = ops.reshape(target.raised(multiplier, error), (1,))
-        self.strengths.assign(ops.slice_update(self.strengths, (index,), moved))
+        strengths = ops.convert_to_tensor(self.strengths)
+        self.strengths.assign(ops.slice_update(strengths, (index,), moved))
         return target.damped(multiplier, error)
 
     def acts(self, term: Term) -> bool:
