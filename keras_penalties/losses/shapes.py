@@ -100,10 +100,10 @@ def as_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int, dtype: str) -> Tensor:
-    """One row for each label, NaN for a label that is outside 0..classes-1."""
-    known = ops.logical_and(labels >= 0, labels < classes)
-    rows = ops.one_hot(ops.cast(labels, "int32"), classes, dtype=dtype)
-    return ops.where(ops.expand_dims(known, -1), rows, float("nan"))
+    """One row for each label, NaN for a label that is not one of 0..classes-1."""
+    matches = ops.expand_dims(labels, -1) == ops.cast(ops.arange(classes), labels.dtype)
+    known = ops.any(matches, axis=-1, keepdims=True)
+    return ops.where(known, ops.cast(matches, dtype), float("nan"))
 
 
 def agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
