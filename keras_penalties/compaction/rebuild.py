@@ -63,7 +63,10 @@ class Rebuild:
         config = old.get_config()
         use = self._trace.uses.get(id(old))
         if use is not None:
-            inside = config["layer"]["config"] if isinstance(old, Penalized) else config
+            inside = config
+            if isinstance(old, Penalized):
+                inside = config["layer"]["config"]
+                config["layer"].pop("build_config", None)  # it has the old shape
             for key, ids in use.rule.sizes.items():
                 inside[key] = _resized(inside[key], int(self._kept.mask(ids).sum()))
         return type(old).from_config(config)
