@@ -106,8 +106,12 @@ def as_matrix(x: Tensor) -> Tensor:
 def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
     """(vectors, entries): one vector for each index on `axis`; None is one vector."""
     order, count = _index_first(x, axis)
-    size = math.prod(x.shape[a] for a in order[count:])
-    return ops.reshape(ops.transpose(x, order), (-1, size))
+    sizes = [x.shape[a] for a in order]  # in a graph the batch has None
+    if None in sizes[:count]:
+        shape = -1, math.prod(sizes[count:])
+    else:
+        shape = math.prod(sizes[:count]), -1
+    return ops.reshape(ops.transpose(x, order), shape)
 
 
 def from_rows(rows: Tensor, like: Tensor, axis: int | Sequence[int] | None) -> Tensor:
@@ -145,11 +149,11 @@ def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if backend == "jax":
         import jax
 
-        return jax.jit(fn)  # type: ignore[no-any-return]
+        return jax.jit(fn)
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(fn, autograph=False)  # type: ignore[no-any-return]
+        return tf.function(fn, autograph=False)
     return fn
 
 

@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
-from keras import ops
-from laws.book import PRECISE, array, entries, equal, prox, slope, tensor, value
+from laws.book import PRECISE, entries, equal, prox, slope, value
+from least_squares import regression
 from skglm.utils import prox_funcs
 from sklearn.linear_model import ElasticNet, Lasso
 from strategies import tensors
@@ -117,16 +117,6 @@ def test_elastic_net_is_scikit_learns():
 # Whole regressions, by plain proximal gradient descent.
 
 
-def regression(penalty, features, y, steps=3000):
-    """The minimiser of `½‖y - features·w‖² + strength·value(w)`."""
-    step = 1.0 / np.linalg.norm(features, 2) ** 2
-    gram, pull = tensor(step * features.T @ features), tensor(step * features.T @ y)
-    w = tensor(np.zeros(features.shape[1]))
-    for _ in range(steps):
-        w = penalty.prox(w - ops.matmul(gram, w) + pull, step * penalty.strength)
-    return array(w)
-
-
 @pytest.fixture(scope="module")
 def problem():
     rng = np.random.default_rng(0)
@@ -137,7 +127,7 @@ def problem():
 def test_l1_reaches_scikit_learns_lasso(problem):
     features, y = problem
     fit = Lasso(8.0 / len(y), fit_intercept=False, tol=1e-14).fit(features, y)
-    ours = regression(L1(8.0), features, y, 400)
+    ours = regression(L1(8.0), features, y)
     np.testing.assert_array_equal(ours != 0, fit.coef_ != 0)
     equal(ours, fit.coef_, 1e-8 if PRECISE else 1e-5)
 
@@ -145,7 +135,7 @@ def test_l1_reaches_scikit_learns_lasso(problem):
 def test_a_strong_hinge_reaches_scipys_nnls(problem):
     features, y = problem
     theirs, _ = scipy.optimize.nnls(features, y)
-    ours = regression(NonNegative(1e4), features, y, 400)
+    ours = regression(NonNegative(1e4), features, y)
     np.testing.assert_array_equal(ours != 0, theirs != 0)
     equal(ours, theirs, 1e-8 if PRECISE else 1e-5)
 
