@@ -82,7 +82,9 @@ class Grouped(Penalty):
         if sum(given is not None for given in (axis, block, groups)) > 1:
             checks.refuse("axis", "None beside `block` or `groups`, as these", axis)
         self.axis = None if axis is None else checks.axes("axis", axis)
-        self.block = block and [checks.integer("block", b) for b in block]
+        self.block = (
+            None if block is None else [checks.integer("block", b) for b in block]
+        )
         self.groups = None if groups is None else checked_groups("groups", groups)
         self.weights = _checked_weights(weights)
         self.norm = checks.one_of("norm", norm, ("l2", "max"))
