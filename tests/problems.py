@@ -22,7 +22,7 @@ STRENGTH = 0.1
 WEIGHTS = np.linspace(0.2, 3.0, FEATURES)
 SORTED = np.linspace(1.5, 0.5, FEATURES)
 GROUPS = np.repeat(np.arange(FEATURES // 4), 4)
-WIDTH, KNEE, RATIO = 0.8, 0.3, 3.7
+WIDTH, KNEE, RATIO = 0.8, STRENGTH, 3.7  # the classical SCAD: its knee is its strength
 
 Array = Any
 
@@ -240,7 +240,7 @@ PROBLEMS = {
             lambda v, t: np.maximum(v - t, 0),
         ),
         _problem("l1_logistic", _l1, soft, logistic, 0.02),
-        _problem("multinomial", _l1, soft, multinomial, 0.02, outputs=3),
+        _problem("multinomial", _l1, soft, multinomial, 0.025, outputs=3),
         _problem("multitask", group_norms, grouped_soft, outputs=3),
         _problem("group_lasso", group_norms, grouped_soft, s=0.3),
         _problem(

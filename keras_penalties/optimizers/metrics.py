@@ -79,12 +79,15 @@ class WithMomentum(Metric):
                 )
             )
 
+    def _momentum(self, dtype: Any) -> Any:
+        return self.optimizer.momentum
+
     def _with_momentum(self, variable: Any, size: Tensor) -> Tensor:
         """The sum, this step's D included."""
         if not self.optimizer.momentum:
             return size
         kept = self._reach[compat.index_of(self.optimizer, variable)]
-        reach = self.optimizer.momentum * widened(kept) + size
+        reach = self._momentum(size.dtype) * widened(kept) + size
         self.optimizer.assign(kept, ops.cast(reach, kept.dtype))
         return reach
 
@@ -101,8 +104,12 @@ class SGD(WithMomentum):
         """`learning_rate`, or its sum; Nesterov's step looks ahead by one more."""
         reach = self._with_momentum(variable, learning_rate)
         if self.optimizer.momentum and self.optimizer.nesterov:
-            return self.optimizer.momentum * reach + learning_rate
+            return self._momentum(reach.dtype) * reach + learning_rate
         return reach
+
+    def _momentum(self, dtype: Any) -> Any:
+        # As Keras has it in its SGD: in float64, too, a number of float32.
+        return ops.cast(self.optimizer.momentum, dtype)
 
 
 class Adam(Metric):
@@ -138,10 +145,13 @@ class Nadam(Metric):
         return reach / (ops.sqrt(v_hat) + self.optimizer.epsilon)
 
     def _look_ahead(self, dtype: Any) -> Tensor:
-        beta, steps = self.optimizer.beta_1, ops.cast(self.optimizer.iterations, dtype)
+        beta, steps = (
+            ops.cast(x, dtype)
+            for x in (self.optimizer.beta_1, self.optimizer.iterations)
+        )
         now, after = (beta * (1.0 - 0.5 * 0.96 ** (steps + k)) for k in (1.0, 2.0))
         product = ops.cast(compat.optimizer_state(self.optimizer, "_u_product"), dtype)
-        average = self._bias_correction(beta, dtype)
+        average = self._bias_correction(self.optimizer.beta_1, dtype)
         return after * average / (1.0 - product * after) + (1.0 - now) / (1.0 - product)
 
 
