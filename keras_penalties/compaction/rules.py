@@ -176,11 +176,14 @@ def _why_not(layer: Any) -> str | None:
 
 
 def _holds_array(config: Any) -> bool:
-    """Whether a config has an array in it, which may have the shape of a weight."""
+    """Whether a config has an array in it, which may have the shape of a weight.
+
+    Numbers with a point make one, lists in a list, and the `block` of a penalty.
+    """
     if isinstance(config, dict):
         if config.get("class_name") in ("__numpy__", "__tensor__"):
             return True
-        return any(_holds_array(value) for value in config.values())
+        return bool(config.get("block")) or any(map(_holds_array, config.values()))
     if isinstance(config, list | tuple):
-        return any(isinstance(v, float) or _holds_array(v) for v in config)
+        return any(isinstance(v, float | list) or _holds_array(v) for v in config)
     return isinstance(config, np.ndarray) and config.ndim > 0

@@ -99,12 +99,13 @@ def activation(call: Call) -> Rule:
 def prelu(call: Call) -> Rule:
     """Each entry by itself, with slopes by entry."""
     x = call.along(-1)
-    alpha = call.layer.alpha
-    constants = np.where(x.constants >= 0, x.constants, np.nan)
-    last = len(alpha.shape) - 1
-    if alpha.shape[last] != len(x.ids):  # one slope for all channels
-        return Rule(x.with_constants(constants))
-    return Rule(x.with_constants(constants), {"alpha": {last: x.ids}})
+    alpha = array(call.layer.alpha)
+    last = alpha.ndim - 1
+    slopes = same_in_all(list(alpha.reshape(-1, alpha.shape[last])))
+    kept = x.constants >= 0
+    output = x.with_constants(np.where(kept, x.constants, slopes * x.constants))
+    own = alpha.shape[last] == len(x.ids)  # or one slope for all channels
+    return Rule(output, {"alpha": {last: x.ids}} if own else {})
 
 
 @follows(layers.BatchNormalization)
