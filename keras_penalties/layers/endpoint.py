@@ -195,13 +195,15 @@ def _mean(values: Tensor, inputs: Any, sample_weight: Tensor) -> Tensor:
     values = widened(values)
     flat = keras.tree.flatten(inputs)
     masks = [m for m in map(compat.keras_mask, flat) if m is not None]
-    if not values.shape and (masks or sample_weight is not None):
+    scalar = len(values.shape) == 0
+    if scalar and (masks or sample_weight is not None):
         what = "sample_weight" if sample_weight is not None else "mask"
         checks.refuse(what, "a loss that returns a value for each sample", "a scalar")
-    if not values.shape:
+    if scalar:
         return values
     if not agree(values.shape[:1], flat[0].shape[:1]):
-        checks.refuse("loss", "one that returns a value for each sample", values.shape)
+        wanted = "one that returns a value for each sample"
+        checks.refuse("loss", wanted, tuple(values.shape))
     valid = ops.ones_like(values)
     for mask in masks:
         valid = valid * ops.cast(_spread("mask", mask, values), values.dtype)

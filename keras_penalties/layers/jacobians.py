@@ -1,0 +1,191 @@
+"""Penalties on the Jacobian of a layer, and on its curvature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_penalties import checks, penalties
+from keras_penalties.layers.derivatives import DerivativeLayer, example_layer, pure
+from keras_penalties.numerics import (
+    Tensor,
+    gradient,
+    jacobian,
+    norm,
+    widened,
+)
+from keras_penalties.penalties.separable import L2
+from keras_penalties.registry import register
+from keras_penalties.strengths import Strength
+
+
+@register
+class Contractive(DerivativeLayer):
+    """Wraps an encoder and penalises its Jacobian: `strength·mean ‖∂h/∂x‖²_F`.
+
+    For a sigmoid or linear `keras.layers.Dense` the closed form is taken, at no cost.
+    Otherwise it costs a backward pass for each of a sample's outputs, or, given
+    `probes`, for each of these: Hutchinson's estimate, right in the mean.
+
+    Each sample's outputs must depend on that sample only, which batch normalization
+    breaks in training.
+
+    Args:
+        layer: The encoder, of one input and one output.
+        strength: The multiplier, 0 or more, a schedule or a `Target`. Default 0.01.
+        probes: How many random directions the estimate takes. Default None: exact.
+        seed: Of the directions. Default None.
+
+    Shapes: the encoder's own.
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> encoder = keras.layers.Dense(2, "sigmoid", kernel_initializer="ones")
+        >>> layer = kp.layers.Contractive(encoder, strength=1.0)
+        >>> _ = layer(keras.ops.zeros((4, 3)))
+        >>> float(layer.losses[0])  # 2·3 entries of (½·½)²
+        0.375
+
+    Raises:
+        ValueError: if an argument is out of range; if the encoder has several inputs or
+            outputs; if, without `probes`, a sample's number of outputs is not known.
+
+    Source: Rifai et al., "Contractive Auto-Encoders: Explicit Invariance During Feature
+    Extraction", 2011; Hutchinson, "A Stochastic Estimator of the Trace of the Influence
+    Matrix for Laplacian Smoothing Splines", 1989.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        strength: Strength = 0.01,
+        probes: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(layer, L2(strength), "contractive", seed, **kwargs)
+        self.probes = None if probes is None else checks.integer("probes", probes)
+
+    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The Jacobian, or what has its norm, in the mean at least."""
+        slopes = _dense_slopes(self.layer, outputs)
+        if slopes is not None:
+            return slopes * norm(widened(self.layer.kernel), axis=0)
+        fn, x = pure(self.layer, inputs), widened(inputs)
+        if self.probes is None:
+            return jacobian(fn, x, _size(outputs))
+        shape, scale = ops.shape(outputs), 1.0 / math.sqrt(self.probes)
+        probes = [scale * self._signs(shape) for _ in range(self.probes)]
+        rows = [gradient(_along(fn, v), x) for v in probes]
+        return ops.stack(rows, axis=1)
+
+    def _arguments(self) -> dict[str, Any]:
+        strength = keras.saving.serialize_keras_object(self._strength())
+        return {"strength": strength, "probes": self.probes, "seed": self.seed}
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances that the laws run over: the closed form, and the exact one."""
+        dense = keras.layers.Dense(2, "sigmoid", kernel_initializer="ones")
+        return [cls(dense, 0.5), cls(example_layer(), 0.5)]
+
+
+def _dense_slopes(layer: Any, outputs: Tensor) -> Tensor | None:
+    """The slope of each output by its own sum, for a layer where it is so simple."""
+    if type(layer) is not keras.layers.Dense:
+        return None
+    h = widened(outputs)
+    if layer.activation is keras.activations.linear:
+        return ops.ones_like(h)
+    if layer.activation is keras.activations.sigmoid:
+        return h * (1.0 - h)
+    return None
+
+
+def _along(fn: Callable[[Tensor], Tensor], v: Tensor) -> Callable[[Tensor], Tensor]:
+    """The scalar function `Σ fn(x)·v`."""
+    return lambda x: ops.sum(fn(x) * v)
+
+
+def _size(x: Tensor) -> int:
+    if None in x.shape[1:]:
+        wanted = "a number, for a layer whose number of outputs is not known"
+        checks.refuse("probes", wanted, None)
+    return math.prod(x.shape[1:])
+
+
+@register
+class HessianTrace(DerivativeLayer):
+    """Wraps a layer and penalises its curvature: the trace of the Hessian by its input.
+
+    Of each sample's output, of the sum of them if there are several, the trace
+    `Σᵢ ∂²f/∂xᵢ²` is one number, and an extensive penalty on it is divided by the batch
+    size. It costs a backward pass for each entry of a sample, or, given `probes`, for
+    each of these: Hutchinson's estimate `vᵀHv`. That is right in the mean, but a
+    penalty such as L2 of it is too high by the estimate's variance.
+
+    Args:
+        layer: The layer or model, of one input and one output. One that is linear in
+            pieces, as with `relu`, has no curvature, and nothing is penalised.
+        penalty: On the traces: a penalty, its name such as `"l2(0.1)"`, or config.
+        probes: How many random directions the estimate takes. Default None: exact.
+        seed: Of the directions. Default None.
+
+    Shapes: the layer's own.
+
+    Example:
+        >>> import keras, keras_penalties as kp
+        >>> square = keras.layers.Lambda(lambda x: keras.ops.sum(x**2, axis=-1))
+        >>> layer = kp.layers.HessianTrace(square, "l1(1.0)")
+        >>> _ = layer(keras.ops.ones((4, 3)))
+        >>> float(layer.losses[0])
+        6.0
+
+    Raises:
+        ValueError: if an argument is out of range; if the layer has several inputs or
+            outputs; if, without `probes`, a sample's number of entries is not known.
+
+    Source: Hutchinson, "A Stochastic Estimator of the Trace of the Influence Matrix for
+    Laplacian Smoothing Splines", 1989.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        penalty: Any,
+        probes: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.penalty = penalties.get(penalty)
+        super().__init__(layer, self.penalty, "hessian_trace", seed, **kwargs)
+        self.probes = None if probes is None else checks.integer("probes", probes)
+
+    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The traces, (batch, 1)."""
+        fn, x = pure(self.layer, inputs), widened(inputs)
+
+        def slope(x: Tensor) -> Tensor:
+            return gradient(lambda x: ops.sum(fn(x)), x)
+
+        if self.probes is None:
+            size = _size(inputs)
+            hessian = ops.reshape(jacobian(slope, x, size), (-1, size, size))
+            return ops.sum(ops.diagonal(hessian, axis1=1, axis2=2), 1, keepdims=True)
+        probes = [self._signs(ops.shape(inputs)) for _ in range(self.probes)]
+        rows = [v * gradient(_along(slope, v), x) for v in probes]
+        mean = sum(rows) / self.probes
+        return ops.sum(ops.reshape(mean, (ops.shape(x)[0], -1)), 1, keepdims=True)
+
+    def _arguments(self) -> dict[str, Any]:
+        penalty = keras.saving.serialize_keras_object(self.penalty)
+        return {"penalty": penalty, "probes": self.probes, "seed": self.seed}
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances that the laws run over."""
+        return [cls(example_layer(), "l2(0.5)")]
