@@ -4,6 +4,7 @@ objective = data loss + Σ strength × penalty(target)
 """
 
 from keras_penalties import (
+    callbacks,
     compaction,
     layers,
     losses,
@@ -24,6 +25,7 @@ __all__ = [
     "Target",
     "compact",
     "compaction",
+    "callbacks",
     "get",
     "layers",
     "losses",

@@ -71,7 +71,7 @@ class PenaltyLayer(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._ledger = compat.LossLedger()
-        self._traced = SimpleNamespace(sums=None)
+        self._traced = SimpleNamespace(sums=None, terms={})
         self._said: set[str] = set()
         self.terms: tuple[Term, ...] = ()
 
@@ -159,6 +159,10 @@ class PenaltyLayer(keras.layers.Layer):
             return self._traced.sums
         return self.sums.value
 
+    def latest_terms(self) -> dict[Term, Tensor]:
+        """What each term added to the loss in the last forward pass."""
+        return self._traced.terms
+
     def _add_terms(
         self, targets: Mapping[Term, Any], inputs: Any, training: bool | None
     ) -> None:
@@ -179,6 +183,9 @@ class PenaltyLayer(keras.layers.Layer):
                     self._steered(term, x, value) if steered else self.strength(term)
                 )
                 added[term], strengths[term] = strength * value, strength
+            earlier = {} if first_call else self._traced.terms
+            both = {t: x + earlier.get(t, 0.0) for t, x in added.items()}
+            self._traced.terms = {**earlier, **both}
             self._log(added, strengths if first_call else {}, inputs, first_call)
             if training and first_call and hasattr(self, "steps"):
                 self.steps.assign_add(1)

@@ -1,0 +1,154 @@
+"""Terms seen step by step. Values by epoch need no callback: the logs have them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_penalties import compat
+from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.numerics import Tensor, value_and_gradient, widened
+from keras_penalties.terms import terms
+
+__all__ = ["TermLogger", "gradient_shares"]
+
+
+class TermLogger(keras.callbacks.Callback):
+    """Keeps each term's value and strength at each step, and its share of the gradient.
+
+    The logs that Keras shows are means over the epoch so far; `rows` has a dict for
+    each step, or for each `steps_per_execution` of them their mean: `epoch`, `batch`,
+    `<term>` for the terms of layers, and `<term>_strength` for those of `Proximal` too,
+    as it is after the step. On JAX this brings the weights back to Python after each
+    step, which takes time.
+
+    A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, the rest being
+    the data loss and what else is in the objective. It is taken after each epoch on a
+    batch that is given, with an eager pass for each term. The epoch's last row has it,
+    as `<term>_gradient_share` and `rest_gradient_share`.
+
+    Args:
+        path: A CSV file for the rows, written anew after each epoch, so that it is
+            whole whenever it is read. Default None.
+        gradients: The batch `(x, y)` on which to take the gradients. Default None: do
+            not.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> x = np.full((8, 2), 0.5, "float32")
+        >>> model = kp.models.SparseAutoencoder(sparsity=0.0, weight_decay=0.1)
+        >>> model.compile("adam", "half_sum_squared_error")
+        >>> logger = kp.callbacks.TermLogger(gradients=(x, x))
+        >>> _ = model.fit(x, x, batch_size=4, epochs=3, verbose=0, callbacks=[logger])
+        >>> len(logger.rows), [name for name in logger.rows[-1] if "encoder" in name]
+        (6, ['encoder_kernel_l2', 'encoder_kernel_l2_strength',
+        'encoder_kernel_l2_gradient_share'])
+    """
+
+    def __init__(self, path: Any = None, gradients: Any = None) -> None:
+        super().__init__()
+        self.path = None if path is None else Path(path)
+        self.gradients = gradients
+        self.rows: list[dict[str, float]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Keras sets the layers' sums to zero."""
+        self._epoch = epoch
+        self._sums: dict[int, Any] = {}
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Add a row."""
+        row: dict[str, float] = {"epoch": self._epoch, "batch": batch}
+        model = self.model  # on JAX this is what brings the weights back
+        for layer in _hosts(model):
+            sums = ops.convert_to_numpy(layer.sums).astype("float64")
+            step = sums - self._sums.get(id(layer), 0.0)
+            self._sums[id(layer)] = sums
+            for index, term in enumerate(layer.terms):
+                if layer.acts(term):
+                    row[term.name] = float(step[index] / step[-1])
+        for info in terms(model):
+            if info.acts and info.strength is not None:
+                row[f"{info.name}_strength"] = info.strength
+        self.rows.append(row)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Take the gradients, and write the file."""
+        if self.gradients is not None:
+            shares = gradient_shares(self.model, *self.gradients)
+            named = {f"{name}_gradient_share": s for name, s in shares.items()}
+            self.rows[-1].update(named)
+        if self.path is not None:
+            self._write(self.path)
+
+    def _write(self, path: Path) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        new = path.with_name(f"{path.name}.new")
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(new, path)
+
+
+def _hosts(model: Any) -> list[PenaltyLayer]:
+    return [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
+
+
+def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
+    """Each term's share of the gradient's norm on a batch: `‖∇term‖ / Σ‖∇‖`.
+
+    Args:
+        model: A compiled model that has been built.
+        x: The inputs of the batch.
+        y: Its targets.
+
+    Returns:
+        The shares by the terms' names, and under `"rest"` that of the data loss and of
+        what else is in the objective. They sum to 1.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> x = np.full((8, 2), 0.5, "float32")
+        >>> model = kp.models.SparseAutoencoder()
+        >>> model.compile("adam", "half_sum_squared_error")
+        >>> _ = model.train_on_batch(x, x)
+        >>> round(sum(gradient_shares(model, x, x).values()), 5)
+        1.0
+    """
+    hosted = [(h, t) for h in _hosts(model) for t in h.terms if h.acts(t)]
+    x, y = (keras.tree.map_structure(ops.convert_to_tensor, z) for z in (x, y))
+    whole = _gradient(model, x, y, lambda loss: loss)
+    parts = {t.name: _gradient(model, x, y, _picked(h, t)) for h, t in hosted}
+    rest = whole - sum(parts.values())
+    norms = {n: float(ops.norm(g)) for n, g in {"rest": rest, **parts}.items()}
+    total = sum(norms.values()) or 1.0
+    return {name: norm / total for name, norm in norms.items()}
+
+
+def _picked(host: PenaltyLayer, term: Term) -> Callable[[Tensor], Tensor]:
+    return lambda loss: host.latest_terms()[term]
+
+
+def _gradient(model: Any, x: Any, y: Any, pick: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of a part of the objective in all trained weights, as one vector."""
+    weights = model.trainable_variables
+    sizes = [ops.size(w) for w in weights]
+    flat = ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
+
+    def part(vector: Tensor) -> Tensor:
+        mapping, start = [], 0
+        for weight, size in zip(weights, map(int, sizes), strict=True):
+            value = ops.reshape(vector[start : start + size], weight.shape)
+            mapping.append((weight, ops.cast(value, weight.dtype)))
+            start += size
+        with keras.StatelessScope(mapping, collect_losses=True):
+            return pick(model.compute_loss(x, y, model(x, training=True)))
+
+    return value_and_gradient(part, flat)[1]

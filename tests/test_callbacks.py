@@ -1,0 +1,135 @@
+"""What can be watched: step by step, in a file, as gradients and in TensorBoard."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_penalties as kp
+from keras_penalties.callbacks import TermLogger, gradient_shares
+
+X = np.random.default_rng(0).random((10, 3)).astype("float32")
+
+
+def wide(x):
+    return ops.convert_to_numpy(x).astype("float64")
+
+
+def model_of_terms(**options):
+    """Weights that stay, so that every value is known."""
+    ramp = kp.strengths.LinearRamp(0.0, 100.0, steps=100)
+    dense = layers.Dense(3, kernel_initializer="ones", name="d")
+    weights = {"kernel": kp.penalties.L1(ramp) + kp.penalties.L2(0.5)}
+    host = kp.layers.Penalized(dense, weights=weights)
+    act = kp.layers.ActivityPenalty("l1(2.0)", name="a")
+    model = keras.Sequential([keras.Input((3,)), act, host])
+    sparse = kp.optimizers.Proximal(keras.optimizers.SGD(0.0), {"d/bias": "l1(0.25)"})
+    model.compile(sparse, "mse", **options)
+    return model
+
+
+class TestRows:
+    def test_each_step_has_its_own_values(self, tmp_path):
+        model, path = model_of_terms(), tmp_path / "terms.csv"
+        logger = TermLogger(path)
+        options = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
+        model.fit(X, X, callbacks=[logger], **options)
+        batches = [X[:4], X[4:8], X[8:]]
+        for step, row in enumerate(logger.rows):
+            l1 = 2.0 * np.sum(batches[step % 3]) / len(batches[step % 3])
+            assert row.pop("epoch") == step // 3
+            assert row.pop("batch") == step % 3
+            bias = next(n for n in row if "bias" in n)
+            assert row == pytest.approx(
+                {
+                    "a_l1": l1,
+                    "a_l1_strength": 2.0,
+                    "d_kernel_l1": 9.0 * step,
+                    "d_kernel_l1_strength": step + 1,
+                    "d_kernel_l2": 4.5,
+                    "d_kernel_l2_strength": 0.5,
+                    bias: 0.25,
+                },
+                rel=1e-5,
+                abs=1e-5,
+            )
+        with path.open() as file:
+            read = list(csv.DictReader(file))
+        assert len(read) == len(logger.rows) == 6
+        assert float(read[4]["d_kernel_l1"]) == pytest.approx(36.0)
+        assert [p.name for p in tmp_path.iterdir()] == ["terms.csv"]
+
+    def test_frozen_terms_have_no_rows(self):
+        model = model_of_terms()
+        model.layers[-1].trainable = False
+        model.compile("sgd", "mse")
+        logger = TermLogger()
+        with pytest.warns(UserWarning, match="does not act"):
+            model.fit(X, X, verbose=0, callbacks=[logger])
+        assert set(logger.rows[0]) == {"epoch", "batch", "a_l1", "a_l1_strength"}
+
+
+class TestGradients:
+    def test_shares_by_hand(self):
+        """y = W·x, with W of ones: each gradient is written down."""
+        dense = layers.Dense(3, kernel_initializer="ones", use_bias=False, name="d")
+        weights = {"kernel": "l1(0.3) + l2(0.2)"}
+        host = kp.layers.Penalized(dense, weights=weights, outputs="l1(0.1)")
+        model = keras.Sequential([keras.Input((3,)), host])
+        model.compile(keras.optimizers.SGD(0.0), "half_sum_squared_error")
+        logger = TermLogger(gradients=(X, X))
+        model.fit(X, X, verbose=0, callbacks=[logger])
+        w, x = np.ones((3, 3)), X.astype("float64")
+        by_hand = {
+            "rest": x.T @ (x @ w - x) / len(x),
+            "d_kernel_l1": 0.3 * w,
+            "d_kernel_l2": 0.4 * w,
+            "d_output_l1": 0.1 * x.T @ np.ones((10, 3)) / len(x),
+        }
+        norms = {n: np.linalg.norm(g) for n, g in by_hand.items()}
+        expected = {n: norm / sum(norms.values()) for n, norm in norms.items()}
+        assert gradient_shares(model, X, X) == pytest.approx(expected, rel=1e-5)
+        row = {n: logger.rows[-1][f"{n}_gradient_share"] for n in expected}
+        assert row == pytest.approx(expected, rel=1e-5)
+
+    def test_they_leave_the_model_as_it_is(self):
+        model = model_of_terms()
+        model.train_on_batch(X, X)
+        before = [wide(v) for v in model.variables]
+        shares = gradient_shares(model, X, X)
+        for variable, value in zip(model.variables, before, strict=True):
+            np.testing.assert_array_equal(wide(variable), value)
+        assert shares["a_l1"] == 0.0  # on the input, which no weight changes
+        assert sum(shares.values()) == pytest.approx(1.0)
+
+    def test_a_layer_that_is_called_twice(self):
+        dense = layers.Dense(3, use_bias=False, name="d")
+        host = kp.layers.Penalized(dense, outputs="l2(0.5)")
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, host(host(inputs)))
+        model.compile("sgd", lambda y, z: 0.0 * z)
+        model.train_on_batch(X, X)
+        assert gradient_shares(model, X, X) == pytest.approx(
+            {"rest": 0.0, "d_output_l2": 1.0}, abs=1e-6
+        )
+
+
+def test_tensorboard_shows_terms_by_itself(tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    tf = pytest.importorskip("tensorflow")  # by which Keras' TensorBoard writes
+    model = model_of_terms()
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    history = model.fit(
+        X, X, epochs=3, validation_data=(X, X), verbose=0, callbacks=[board]
+    ).history
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        events = event_accumulator.EventAccumulator(str(tmp_path / part))
+        events.Reload()
+        for name in ("a_l1", "d_kernel_l1", "d_kernel_l1_strength", "d_kernel_l2"):
+            tensors = [e.tensor_proto for e in events.Tensors(f"epoch_{name}")]
+            seen = [float(tf.make_ndarray(tensor)) for tensor in tensors]
+            assert seen == pytest.approx(history[prefix + name], rel=1e-6)
