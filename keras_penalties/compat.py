@@ -5,7 +5,7 @@
   class, and a model whose loss is a class can't be saved again.
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
-- The masks of tensors and the scaling of losses for `tf.distribute`, for a loss of our own.
+- The masks of tensors, and the scaling of losses for `tf.distribute`: for `AddLoss`.
 - `_layers` and the lists of variables: which layer holds a weight, or another layer.
 - The optimizers' update and state: a proximal step belongs right after the update.
 - The graph of a Functional model, also the one in a Sequential: who reads which tensor.
