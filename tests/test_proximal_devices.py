@@ -1,0 +1,100 @@
+"""`Proximal` on many devices takes the steps that it takes on one."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+BACKEND = keras.backend.backend()
+
+TRAINING = """
+import keras, numpy as np, keras_penalties as kp
+P = kp.penalties
+
+def trained(inner):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    y = (x @ np.linspace(-1, 1, 32).reshape(8, 4)).astype("float32")
+    model = keras.Sequential([
+        keras.Input((8,)),
+        keras.layers.Dense(16, activation="tanh", name="first"),
+        keras.layers.Dense(4, name="second"),
+    ])
+    penalties = {
+        "first/kernel": P.Grouped(P.L1(0.05), axis=-1),
+        "second/kernel": P.L1(kp.Target(0.5, of="density", rate=0.01)),
+        "second/bias": "l1(0.3)",
+    }
+    model.compile(kp.optimizers.Proximal(keras.optimizers.get(inner), penalties), "mse")
+    model.fit(x, y, epochs=4, batch_size=16, shuffle=False, verbose=0)
+    return [keras.ops.convert_to_numpy(w) for w in model.weights]
+
+def compare(one, many):
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_array_equal(a == 0, b == 0)
+    print("zeros", sum((w == 0).sum() for w in many))
+
+INNERS = [
+    {"class_name": "Adam", "config": {"learning_rate": 0.02, "amsgrad": True}},
+    {"class_name": "SGD", "config": {"learning_rate": 0.02, "momentum": 0.9}},
+    {"class_name": "Adadelta", "config": {
+        "learning_rate": 3.0, "gradient_accumulation_steps": 2}},
+]
+"""
+
+MIRRORED = (
+    """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+"""
+    + TRAINING
+    + """
+for inner in INNERS:
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    one = trained(dict(inner))
+    with strategy.scope():
+        many = trained(dict(inner))
+    compare(one, many)
+"""
+)
+
+SHARDED = (
+    TRAINING
+    + """
+devices = keras.distribution.list_devices()
+assert len(devices) == 8
+grid = keras.distribution.DeviceMesh((2, 4), ["batch", "model"], devices)
+layout = keras.distribution.LayoutMap(grid)
+layout["first/kernel"] = (None, "model")
+layout["second/kernel"] = ("model", None)
+for inner in INNERS:
+    keras.distribution.set_distribution(None)
+    one = trained(dict(inner))
+    for distribution in (
+        keras.distribution.DataParallel(devices=devices),
+        keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"),
+    ):
+        keras.distribution.set_distribution(distribution)
+        compare(one, trained(dict(inner)))
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
+def test_mirrored_strategy(fresh_process):
+    printed = fresh_process(MIRRORED)
+    assert "zeros 0" not in printed
+    assert printed.count("zeros") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras' distribution is for JAX")
+def test_data_and_model_parallel(fresh_process):
+    flags = "--xla_force_host_platform_device_count=8"
+    printed = fresh_process(SHARDED, XLA_FLAGS=flags)
+    assert "zeros 0" not in printed
+    assert printed.count("zeros") == 6
