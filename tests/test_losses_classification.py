@@ -1,16 +1,13 @@
 """Class losses against torch, optax, scikit-learn, coral_pytorch, and identities."""
 
-import coral_pytorch.losses
-import jax.numpy as jnp
 import keras
 import numpy as np
-import optax
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from loss_proofs import agrees, close, normal, samples, slope
+from oracles import coral_pytorch, jax, optax, torch
 from sklearn.metrics import hinge_loss
 
 from keras_penalties.losses import (
@@ -86,7 +83,9 @@ def test_a_label_that_is_no_class_is_not_passed_over(loss):
 def test_hinge_of_crammer_and_singer_is_optax_and_scikit_learn():
     labels, z = labelled(30, 2)
     loss = MulticlassHinge("cs")
-    optaxs = optax.losses.multiclass_hinge_loss(jnp.array(z), jnp.array(labels))
+    optaxs = optax.losses.multiclass_hinge_loss(
+        jax.numpy.array(z), jax.numpy.array(labels)
+    )
     np.testing.assert_allclose(samples(loss, labels, z), optaxs, rtol=1e-5, atol=1e-6)
     agrees(loss, labels, z, [one_hinge(y, row) for y, row in zip(labels, z, strict=1)])
 
@@ -162,7 +161,7 @@ def test_penalized_has_the_known_members():
     )
     agrees(PenalizedCrossentropy(label_smoothing=0.2), labels, z, smoothed.numpy())
     poly = optax.losses.poly_loss_cross_entropy(
-        jnp.array(z), jnp.array(np.eye(CLASSES)[labels]), epsilon=2.0
+        jax.numpy.array(z), jax.numpy.array(np.eye(CLASSES)[labels]), epsilon=2.0
     )
     values = samples(PenalizedCrossentropy(poly=2.0), labels, z)
     np.testing.assert_allclose(values, poly, rtol=1e-5, atol=1e-6)
@@ -224,7 +223,9 @@ def test_asymmetric_reduces_to_keras_losses(seed):
     ):
         expected = as_numpy(kerass(y, z))
         np.testing.assert_allclose(samples(loss, y, z), expected, rtol=1e-4, atol=1e-6)
-    optaxs = optax.losses.sigmoid_focal_loss(jnp.array(z), jnp.array(y), gamma=2.0)
+    optaxs = optax.losses.sigmoid_focal_loss(
+        jax.numpy.array(z), jax.numpy.array(y), gamma=2.0
+    )
     np.testing.assert_allclose(
         samples(AsymmetricLoss(2, 2, 0), y, z), optaxs.mean(-1), rtol=1e-4, atol=1e-6
     )

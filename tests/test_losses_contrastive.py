@@ -1,13 +1,11 @@
 """NTXent and SupervisedContrastive against pytorch_metric_learning and optax."""
 
 import numpy as np
-import optax
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_proofs import agrees, close, normal, samples, slope
-from pytorch_metric_learning import losses as metric_learning
+from oracles import optax, pytorch_metric_learning, torch
 
 from keras_penalties.losses import NTXent, SupervisedContrastive
 
@@ -68,14 +66,17 @@ def test_nt_xent_is_optax(y):
 def test_both_are_pytorch_metric_learnings():
     z = normal((len(PAIRS), 3), 3)
     for cls, theirs in (
-        (NTXent, metric_learning.NTXentLoss(temperature=0.5)),
-        (SupervisedContrastive, metric_learning.SupConLoss(temperature=0.5)),
+        (NTXent, pytorch_metric_learning.losses.NTXentLoss(temperature=0.5)),
+        (
+            SupervisedContrastive,
+            pytorch_metric_learning.losses.SupConLoss(temperature=0.5),
+        ),
     ):
         expected = float(theirs(torch.tensor(z), torch.tensor(PAIRS)))
         assert samples(cls(0.5), PAIRS, z).mean() == pytest.approx(expected, rel=1e-5)
     z = normal((len(CLASSES), 3), 4)
     expected = float(
-        metric_learning.SupConLoss(temperature=0.5)(
+        pytorch_metric_learning.losses.SupConLoss(temperature=0.5)(
             torch.tensor(z), torch.tensor(CLASSES)
         )
     )

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from loss_proofs import agrees, close, normal, samples, slope
+from oracles import torch
 
 from keras_penalties.losses import Distillation
 

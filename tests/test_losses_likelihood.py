@@ -5,11 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from loss_proofs import DTYPES, agrees, close, exactly, normal, samples, slope
+from oracles import torch
 from scipy import special, stats
 
 from keras_penalties import numerics

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_proofs import agrees, close, exactly, normal, samples, slope
+from oracles import kornia, torch
 from scipy import optimize, special, stats
 from sklearn.metrics import mean_pinball_loss
 
@@ -121,9 +122,6 @@ def _charbonnier(r):
 
 def _kornia(name):
     def of_residuals(r):
-        import kornia
-        import torch
-
         values = getattr(kornia.losses, name)(torch.tensor(r), torch.zeros(len(r)))
         return values.numpy()
 

@@ -1,15 +1,13 @@
 """EntmaxLoss against the authors' package, BiTempered against scipy's root finder."""
 
-import entmax
 import keras
 import numpy as np
-import optax
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from loss_proofs import BOUNDS, DTYPES, agrees, close, normal, samples, slope
+from oracles import entmax, optax, torch
 from scipy import optimize
 
 from keras_penalties.losses import BiTempered, EntmaxLoss
