@@ -273,7 +273,7 @@ class TestState:
         x = keras.Input((3,))
         h = kp.layers.Contractive(net, 0.1, probes=2)(x)
         critic = layers.Dense(1, name="critic")
-        h, _ = kp.layers.GradientPenalty(critic)(h, 0.5 * h)
+        h, _ = kp.layers.GradientPenalty(critic)(h, layers.Rescaling(0.5)(h))
         h = layers.Dense(2)(h)
         h = kp.layers.VirtualAdversarial(layers.Dense(2), name="vat")(h)
         model = keras.Model(x, h)
