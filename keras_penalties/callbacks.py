@@ -127,7 +127,10 @@ def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
     whole = _gradient(model, x, y, lambda loss: loss)
     parts = {t.name: _gradient(model, x, y, _picked(h, t)) for h, t in hosted}
     rest = whole - sum(parts.values())
-    norms = {n: float(ops.norm(g)) for n, g in {"rest": rest, **parts}.items()}
+    norms = {
+        name: float(ops.convert_to_numpy(ops.norm(part)))
+        for name, part in {"rest": rest, **parts}.items()
+    }
     total = sum(norms.values()) or 1.0
     return {name: norm / total for name, norm in norms.items()}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import ops
-from strategies import WIDE
+from strategies import BACKEND, WIDE
 
 from keras_penalties import numerics
 from keras_penalties.losses import Loss
@@ -26,11 +29,40 @@ def exactly(x: Any) -> np.ndarray:
     return np.asarray(x, "float32").astype("float64")
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled on JAX, which is slow one new op at a time."""
+    if BACKEND != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
+
+
+@functools.cache
+def _function(cls: type[Loss], config: str, derive: bool) -> Callable[..., Any]:
+    """The loss, or its gradient."""
+    loss = cls.from_config(json.loads(config))
+
+    def function(y_true: Any, y_pred: Any) -> Any:
+        if derive:
+            return numerics.gradient(lambda y: loss(y_true, y), y_pred)
+        return loss(y_true, y_pred)
+
+    return compiled(function)
+
+
+def _result(
+    loss: Loss, y_true: Any, y_pred: Any, derive: bool, **arguments: Any
+) -> np.ndarray:
+    config = json.dumps({**loss.get_config(), **arguments})
+    y_pred = ops.convert_to_tensor(np.asarray(y_pred), arguments["dtype"])
+    result = _function(type(loss), config, derive)(np.asarray(y_true), y_pred)
+    return ops.convert_to_numpy(result).astype("float64")
+
+
 def samples(loss: Loss, y_true: Any, y_pred: Any, dtype: str = WIDE) -> np.ndarray:
     """The loss before its reduction."""
-    config = {**loss.get_config(), "reduction": None, "dtype": dtype}
-    values = type(loss).from_config(config)(np.asarray(y_true), np.asarray(y_pred))
-    return ops.convert_to_numpy(values).astype("float64")
+    return _result(loss, y_true, y_pred, derive=False, reduction=None, dtype=dtype)
 
 
 def total(loss: Loss, y_true: Any, y_pred: Any) -> float:
@@ -48,11 +80,7 @@ def agrees(loss: Loss, y_true: Any, y_pred: Any, expected: Any) -> None:
 
 def slope(loss: Loss, y_true: Any, y_pred: Any, dtype: str = WIDE) -> np.ndarray:
     """The gradient of the sum over the samples."""
-    config = {**loss.get_config(), "reduction": "sum", "dtype": dtype}
-    summed = type(loss).from_config(config)
-    y_pred = ops.convert_to_tensor(np.asarray(y_pred), dtype)
-    gradient = numerics.gradient(lambda y: summed(np.asarray(y_true), y), y_pred)
-    return ops.convert_to_numpy(gradient).astype("float64")
+    return _result(loss, y_true, y_pred, derive=True, reduction="sum", dtype=dtype)
 
 
 def close(actual: Any, expected: Any, loose: float = 1.0) -> None:

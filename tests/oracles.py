@@ -27,7 +27,10 @@ class Oracle:
         return importlib.import_module(f"{self._package}.{name}")
 
 
-def __getattr__(name: str) -> Oracle:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return Oracle(name)
+coral_pytorch = Oracle("coral_pytorch")
+entmax = Oracle("entmax")
+jax = Oracle("jax")
+kornia = Oracle("kornia")
+optax = Oracle("optax")
+pytorch_metric_learning = Oracle("pytorch_metric_learning")
+torch = Oracle("torch")

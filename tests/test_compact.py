@@ -53,6 +53,12 @@ def sizes(model):
     return {row.layer: row.after for row in Plan(model).rows}
 
 
+def kinds(table):
+    """All; two of three are slow on JAX, which compiles each operation and shape."""
+    slow = [pytest.mark.slow] if BACKEND == "jax" else []
+    return [pytest.param(k, marks=slow if i % 3 else []) for i, k in enumerate(table)]
+
+
 # One kind of layer between two that are followed.
 
 IMAGE = (6, 6, 2)
@@ -81,7 +87,7 @@ BETWEEN = {
 }
 
 
-@pytest.mark.parametrize("kind", BETWEEN)
+@pytest.mark.parametrize("kind", kinds(BETWEEN))
 def test_constants_pass_through(kind):
     """Filters of weight zero, whose constants the bias of a Dense takes over."""
     shape, between = BETWEEN[kind]
@@ -112,7 +118,7 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("kind", kinds(CONVOLUTIONS))
 def test_each_linear_layer_reads_and_makes_channels(kind):
     """The same kind three times: the middle one reads cut inputs and is cut itself."""
     shape, make = CONVOLUTIONS[kind]
@@ -346,6 +352,17 @@ class Odd(layers.Layer):
         return ops.roll(x, 1, axis=-1)
 
 
+class SelfAttention(layers.MultiHeadAttention):
+    def call(self, x):
+        return super().call(x, x)
+
+    def build(self, shape):
+        super().build(shape, shape)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
 UNKNOWN = {
     "custom": Odd,
     "layer_norm": layers.LayerNormalization,
@@ -359,18 +376,7 @@ UNKNOWN = {
 }
 
 
-class SelfAttention(layers.MultiHeadAttention):
-    def call(self, x):
-        return super().call(x, x)
-
-    def build(self, shape):
-        super().build(shape, shape)
-
-    def compute_output_spec(self, x):
-        return keras.KerasTensor(x.shape, x.dtype)
-
-
-@pytest.mark.parametrize("kind", UNKNOWN)
+@pytest.mark.parametrize("kind", kinds(UNKNOWN))
 def test_what_cannot_be_followed_stays_and_is_told(kind):
     first = layers.Dense(4, name="first")
     last = layers.Dense(3, "relu", name="last")

@@ -11,8 +11,8 @@ from keras import layers, ops
 
 import keras_penalties as kp
 
-# Every graph is compiled anew, which takes JAX most of a second.
-EXAMPLES = 8 if BACKEND == "jax" else 20
+# Every graph is compiled anew, which takes JAX seconds.
+EXAMPLES = 4 if BACKEND == "jax" else 20
 IMAGE, OUTPUTS = (6, 6, 2), 3
 STEPS = [
     "conv",

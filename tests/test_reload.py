@@ -17,11 +17,11 @@ X = np.random.default_rng(0).random((16, 4)).astype("float32")
 MODULE = '''
 import keras, keras_penalties as kp
 
-@kp.register(package="my_project")
+@kp.register(package="reload_project")
 def plain_error(y_actual, y_pred):
     return (y_actual - y_pred) ** 2
 
-@kp.register(package="my_project")
+@kp.register(package="reload_project")
 class Quartic(kp.penalties.Penalty):
     """The sum of fourth powers: `Σx⁴`."""
     def value(self, x):
@@ -29,7 +29,7 @@ class Quartic(kp.penalties.Penalty):
 '''
 
 LOAD = """
-import json, sys, keras, numpy as np, keras_penalties, my_project
+import json, sys, keras, numpy as np, keras_penalties, reload_project
 from test_reload import outcome
 for name in sys.stdin.read().split():
     model = keras.saving.load_model(name + ".keras")
@@ -60,7 +60,7 @@ def penalised_model():
     return keras.Model(inputs, dense(x))
 
 
-def models(my_project):
+def models(reload_project):
     """Models by name, with the loss to compile each with."""
     key = "keras_penalties>HalfSumSquaredError"
     instance = kp.losses.HalfSumSquaredError(reduction="sum", name="sse")
@@ -73,8 +73,8 @@ def models(my_project):
         yield f"autoencoder_{bias_unit}", autoencoder, "half_sum_squared_error"
     for regularizer, loss in (
         ("quartic", "plain_error"),
-        (my_project.Quartic(0.3), my_project.plain_error),
-        (my_project.Quartic(0.3), "my_project>plain_error"),
+        (reload_project.Quartic(0.3), reload_project.plain_error),
+        (reload_project.Quartic(0.3), "reload_project>plain_error"),
     ):
         dense = keras.layers.Dense(4, kernel_regularizer=regularizer)
         name = f"users_own_{loss if isinstance(loss, str) else 'object'}"
@@ -83,12 +83,12 @@ def models(my_project):
 
 
 def test_models_reload_in_a_fresh_process(tmp_path, fresh_process, monkeypatch):
-    (tmp_path / "my_project.py").write_text(MODULE)
+    (tmp_path / "reload_project.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    import my_project
+    import reload_project
 
     expected = {}
-    for name, model, loss in models(my_project):
+    for name, model, loss in models(reload_project):
         model.compile("adam", loss=loss)
         model.fit(X, X, epochs=2, verbose=0)
         model.save(tmp_path / f"{name}.keras")

@@ -9,6 +9,7 @@ from keras_penalties.penalties.base import Penalty, Separable
 
 if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.activity import *
+    from keras_penalties.penalties.balls import *
     from keras_penalties.penalties.base import *
     from keras_penalties.penalties.compose import *
     from keras_penalties.penalties.concave import *

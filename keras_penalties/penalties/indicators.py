@@ -15,8 +15,6 @@ from keras_penalties.numerics import (
     Tensor,
     as_rows,
     from_rows,
-    norm,
-    positive_part,
 )
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.ranked import onto_simplex
@@ -47,7 +45,7 @@ class Indicator(Penalty):
     def value(self, x: Tensor) -> Tensor:
         """0 in the set, infinite outside."""
         away = ops.max(ops.absolute(self.nearest(x, ops.ones_like(x)) - x))
-        return _unless_beyond(away, x)
+        return unless_beyond(away, x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest point of the set, or x where t is 0."""
@@ -61,7 +59,7 @@ class Indicator(Penalty):
         raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
 
 
-def _unless_beyond(away: Tensor, x: Tensor) -> Tensor:
+def unless_beyond(away: Tensor, x: Tensor) -> Tensor:
     """0, or infinity if `away` is more than rounding of x."""
     rounding = 100.0 * np.finfo(keras.backend.standardize_dtype(x.dtype)).eps
     inside = away <= rounding * ops.max(ops.absolute(x))
@@ -112,106 +110,6 @@ class Box(Indicator):
         return [cls(), cls(-1.0, 0.5), cls(None, 0.25)]
 
 
-class _Ball(Indicator):
-    """A ball around 0 for each index on some axes."""
-
-    def __init__(
-        self, radius: float = 1.0, axis: int | Sequence[int] | None = None
-    ) -> None:
-        self.radius = checks.positive("radius", radius)
-        self.axis = None if axis is None else checks.axes("axis", axis)
-
-    def nearest(self, x: Tensor, t: Tensor) -> Tensor:
-        """The nearest points of the balls, x where it lies inside."""
-        rows, t = as_rows(x, self.axis), as_rows(t, self.axis)
-        inside = self._length(rows) <= self.radius
-        return from_rows(ops.where(inside, rows, self._shrunk(rows, t)), x, self.axis)
-
-    def _length(self, rows: Tensor) -> Tensor:
-        """The norm of each row, as a column."""
-        raise NotImplementedError
-
-    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
-        """Rows outside the ball, moved to its surface."""
-        raise NotImplementedError
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        """One ball, and one for each output unit."""
-        return [cls(), cls(0.5, axis=-1)]
-
-
-@register
-class L1Ball(_Ball):
-    """A bounded sum of magnitudes: `Σ|x| ≤ radius`.
-
-    Args:
-        radius: The bound, above 0. Default 1.
-        axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
-            weights of each output unit. Default None: all of x is one vector.
-
-    Example:
-        >>> import keras_penalties as kp
-        >>> ball = kp.penalties.L1Ball(2.0)
-        >>> [round(float(u), 4) for u in ball.prox([3.0, -1.0, 0.5], 1.0)]
-        [2.0, 0.0, 0.0]
-
-    Raises:
-        ValueError: if `radius` is not above 0, or `axis` names no axes.
-
-    Source: Duchi et al., "Efficient Projections onto the l1-Ball for Learning in High
-    Dimensions", 2008.
-    """
-
-    def _length(self, rows: Tensor) -> Tensor:
-        return ops.sum(ops.absolute(rows), axis=1, keepdims=True)
-
-    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
-        return ops.sign(rows) * onto_simplex(ops.absolute(rows), t, self.radius)
-
-
-@register
-class L2Ball(_Ball):
-    """A bounded Euclidean norm: `‖x‖ ≤ radius`.
-
-    `L2Ball(radius, axis=-1)` is the max-norm constraint of each output unit.
-
-    Args:
-        radius: The bound, above 0. Default 1.
-        axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
-            weights of each output unit. Default None: all of x is one vector.
-
-    Example:
-        >>> import keras_penalties as kp
-        >>> ball = kp.penalties.L2Ball(1.0)
-        >>> [round(float(u), 4) for u in ball.prox([3.0, 4.0], 1.0)]
-        [0.6, 0.8]
-
-    Raises:
-        ValueError: if `radius` is not above 0, or `axis` names no axes.
-
-    Source: Srebro and Shraibman, "Rank, Trace-Norm and Max-Norm", 2005; Hinton et al.,
-    "Improving Neural Networks by Preventing Co-adaptation of Feature Detectors", 2012.
-    """
-
-    def _length(self, rows: Tensor) -> Tensor:
-        return norm(rows, axis=1, keepdims=True)
-
-    def _shrunk(self, rows: Tensor, t: Tensor) -> Tensor:
-        # u = x/(1 + λt) with ‖u‖ = radius: Newton's method for 1/‖u‖, which is almost
-        # linear in λ, and linear where t is one number.
-        multiplier = 0.0 * rows[:, :1]
-        for _ in range(20):
-            u = rows / (1.0 + multiplier * t)
-            length = self._length(u)
-            unit = u / ops.where(length > 0, length, ops.ones_like(length))
-            rate = ops.square(unit) * (t / (1.0 + multiplier * t))
-            rate = ops.sum(rate, axis=1, keepdims=True)
-            rate = ops.where(rate > 0, rate, ops.ones_like(rate))
-            multiplier = positive_part(multiplier + (length / self.radius - 1.0) / rate)
-        return rows / (1.0 + multiplier * t)
-
-
 @register
 class Simplex(Indicator):
     """Shares of a whole: `x ≥ 0, Σx = total`.
@@ -240,6 +138,13 @@ class Simplex(Indicator):
     ) -> None:
         self.total = checks.positive("total", total)
         self.axis = None if axis is None else checks.axes("axis", axis)
+
+    def value(self, x: Tensor) -> Tensor:
+        """0 if nothing is negative and the sums are right, else infinite."""
+        rows = as_rows(x, self.axis)
+        missing = ops.max(ops.absolute(ops.sum(rows, axis=1) - self.total))
+        below = -ops.min(rows)
+        return unless_beyond(ops.maximum(missing, below), self.total + 0.0 * x)
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest shares."""
@@ -286,7 +191,7 @@ class Monotone(Indicator):
         """0 if no entry is beyond the next, else infinite."""
         x = ops.moveaxis(x, self.axis, 0)
         falls = x[1:] - x[:-1] if self.decreasing else x[:-1] - x[1:]
-        return _unless_beyond(ops.max(ops.append(falls, 0.0 * x[0])), x)
+        return unless_beyond(ops.max(ops.append(falls, 0.0 * x[0])), x)
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """The isotonic regression with weights 1/t."""

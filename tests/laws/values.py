@@ -130,6 +130,18 @@ def the_gradient_at_a_kink_is_the_smallest(p: Separable) -> None:
     assert np.all(np.abs(slope(p, x) - smallest) <= bound * (1 + np.abs(smallest)))
 
 
+@law(lambda p: is_separable(p) and np.isfinite(p.concavity))
+def a_separable_concavity_is_the_least(p: Separable) -> None:
+    """The second differences say how far the value bends down."""
+    h = 1e-3 if PRECISE else 5e-2
+    x = np.concatenate([[-h, h], np.linspace(-4.0, 4.0, 801)])
+    bends = (entries(p, x + h) + entries(p, x - h) - 2 * entries(p, x)) / h**2
+    most, room = max(-np.min(bends), 0.0), 1e-3
+    assert most <= p.concavity * (1 + room) + room
+    if PRECISE:  # a wider h sees less of a sharp bend
+        assert most >= 0.95 * p.concavity - room
+
+
 @law(lambda p: np.isfinite(p.concavity))
 def the_gradient_supports_the_value(p: Penalty) -> None:
     """The subgradient inequality of `value(x) + ½·concavity·‖x‖²`, which is convex."""

@@ -1,0 +1,82 @@
+"""Small models for scikit-learn's digits, trained to lose whole units and filters."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_penalties as kp
+
+
+def digits():
+    """Images (8, 8, 1) and labels: to train on, then to test on."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).reshape(-1, 8, 8, 1).astype("float32")
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], labels[order]
+    return (images[:1297], labels[:1297]), (images[1297:], labels[1297:])
+
+
+def mlp(width=128):
+    """Two hidden layers."""
+    hidden = [layers.Dense(width, "relu") for _ in range(2)]
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), *hidden, layers.Dense(10)]
+    )
+
+
+def lenet(width=16):
+    """Two convolutions with pooling, one hidden layer."""
+    stack = [
+        layers.Conv2D(width, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(4 * width, "relu"),
+    ]
+    return keras.Sequential([keras.Input((8, 8, 1)), *stack, layers.Dense(10)])
+
+
+def residual(width=24):
+    """Two residual blocks with batch normalization."""
+
+    def convolution(x, activation="relu"):
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        return layers.Activation(activation)(layers.BatchNormalization(momentum=0.9)(x))
+
+    x = inputs = keras.Input((8, 8, 1))
+    x = convolution(x)
+    for _ in range(2):
+        y = convolution(convolution(x), "linear")
+        x = layers.Activation("relu")(layers.Add()([x, y]))
+        x = layers.MaxPooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+MODELS = {"mlp": (mlp, 0.01), "lenet": (lenet, 0.01), "residual": (residual, 0.4)}
+"""Each with the strength of the group lasso on its units and filters."""
+
+
+def compiled(model, optimizer="adam"):
+    """The model, ready for labels."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    return model
+
+
+def trained(name, data, epochs, **kwargs):
+    """A model whose kernels, but the last, pay for each unit or filter."""
+    make, strength = MODELS[name]
+    model = make(**kwargs)
+    kernels = [w.path for w in model.trainable_weights if w.path.endswith("kernel")]
+    penalty = kp.penalties.Grouped(kp.penalties.L1(strength), axis=-1)
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(data[0]) // 64)
+    proximal = kp.optimizers.Proximal(
+        keras.optimizers.Adam(rate), dict.fromkeys(kernels[:-1], penalty)
+    )
+    compiled(model, proximal).fit(*data, batch_size=64, epochs=epochs, verbose=0)
+    return model
