@@ -38,7 +38,7 @@ def compare(one, many):
 INNERS = [
     {"class_name": "Adam", "config": {"learning_rate": 0.02, "amsgrad": True}},
     {"class_name": "SGD", "config": {"learning_rate": 0.02, "momentum": 0.9}},
-    {"class_name": "Adadelta", "config": {"learning_rate": 3.0}},
+    {"class_name": "Adadelta", "config": {"learning_rate": 30.0}},
 ]
 ACCUMULATING = {"class_name": "SGD", "config": {
     "learning_rate": 0.02, "gradient_accumulation_steps": 2}}

@@ -60,6 +60,22 @@ def test_adam_rests_where_a_plain_proximal_step_does(penalty):
     np.testing.assert_allclose(numpy(again), found, atol=2e-5)
 
 
+@pytest.mark.parametrize("inner", ["adam", "rmsprop", "nadam"])
+@pytest.mark.parametrize("penalty", ["mcp(0.1, width=0.4)", "scad(0.1, knee=0.1)"])
+def test_a_weight_at_rest_on_a_flat_penalty_stays(inner, penalty):
+    """Without a gradient D is as large as 1/ε lets it be, and the full map would jump.
+
+    A hard threshold at √(t·width) of 10 and more would set the weight to zero.
+    """
+    optimizer = Proximal(inner, {"kernel": penalty})
+    optimizer.learning_rate = 0.1
+    variable = keras.Variable(np.array([0.5], "float32"), name="kernel")
+    optimizer.build([variable])
+    for _ in range(3):
+        optimizer.apply([ops.zeros(1)])
+    np.testing.assert_allclose(numpy(variable), 0.5, rtol=1e-6)
+
+
 def test_a_target_is_reached_by_exact_zeros():
     """A quarter of the entries may be nonzero, and of 32 just 8 are."""
     rng = np.random.default_rng(0)

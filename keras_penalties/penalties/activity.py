@@ -116,6 +116,10 @@ class Hoyer(Penalty):
     def value(self, x: Tensor) -> Tensor:
         """`Σ (Σ|x|)² / Σx²` over the vectors."""
         rows = as_rows(x, self.axis)
+        # It has no scale, and the square of a tiny one, in the slope, would be 0.
+        largest = ops.max(ops.absolute(rows), axis=1, keepdims=True)
+        scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+        rows = rows / ops.stop_gradient(scale)
         length = norm(rows, axis=1, keepdims=True)
         unit = rows / ops.where(length > 0, length, ops.ones_like(length))
         return ops.sum(ops.square(ops.sum(absolute(unit), axis=1)))
