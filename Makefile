@@ -35,7 +35,7 @@ docs: $(VENV)/.developer
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.developer
-	$(BIN)/python -m pytest benchmarks
+	$(BIN)/python benchmarks/bench_compact.py
 
 check: lint types test docs
 
