@@ -184,6 +184,33 @@ def test_a_weight_with_a_regularizer_is_refused():
         model.fit(X, Y, verbose=0)
 
 
+def hosted_twice(inside, outside, functional=True):
+    """A kernel with one penalty by gradient, and another by its proximal map."""
+    dense = keras.layers.Dense(1, name="line")
+    layer = kp.layers.Penalized(dense, weights={"kernel": inside})
+    model = keras.Sequential([*([keras.Input((3,))] if functional else []), layer])
+    model.compile(Proximal(SGD(0.1), {"line/kernel": outside}), "mse")
+    return model
+
+
+@pytest.mark.parametrize("functional", [True, False])
+def test_a_weight_that_a_layer_penalises_alike_is_refused(functional):
+    model = hosted_twice("l2(0.1) + l1(0.1)", "l1(0.2)", functional)
+    with pytest.raises(
+        ValueError, match=r"other kinds.*line/kernel.*\['L1'\].*keep one"
+    ):
+        model.fit(X, Y, verbose=0)
+
+
+def test_a_weight_may_have_one_kind_by_gradient_and_another_by_map(tmp_path):
+    model = hosted_twice("l2(0.1)", "l1(0.2)")
+    model.fit(X, Y, verbose=0)
+    hosts = [(t.host, t.penalty.name) for t in kp.terms(model)]
+    assert hosts == [("layer", "l2"), ("optimizer", "l1")]
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras").fit(X, Y, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("penalties", "message"),
     [

@@ -110,20 +110,26 @@ class Penalized(PenaltyLayer):
         return outputs
 
     def _refuse_doubles(self) -> None:
-        """Each weight has at most one penalty of a kind, its own slot's included."""
-        seen: set[tuple[int, str]] = set()
+        """Each weight has at most one penalty of a kind, its own slot's included.
+
+        The weights learn which kinds they have here, for `Proximal` to look at: it is
+        built later, from the weights alone.
+        """
+        seen: dict[int, set[str]] = {}
         for term in self.terms:
             if term.target == "output":
                 continue
             variable, kind = self.variable(term.target), type(term.penalty).__name__
             slot = type(variable.regularizer).__name__
-            if kind == slot or (id(variable), kind) in seen:
+            kinds = seen.setdefault(id(variable), set())
+            if kind == slot or kind in kinds:
                 raise ValueError(
                     f"The weight '{variable.path}' already carries a penalty of the "
                     f"kind {kind}. Add the strengths and keep one. "
                     f"Received: weights={self.weight_penalties}"
                 )
-            seen.add((id(variable), kind))
+            kinds.add(kind)
+            variable.penalized_kinds = kinds
 
     def variable(self, target: str) -> Any:
         """The wrapped layer's weight of that name."""

@@ -116,6 +116,15 @@ def _check_fits(variable: Any, penalty: Penalty) -> None:
             f"{variable.regularizer}",
             penalty,
         )
+    kinds = {type(part).__name__ for part in penalty.parts()}
+    if doubled := kinds & getattr(variable, "penalized_kinds", set()):
+        checks.refuse(
+            "penalties",
+            f"penalties of other kinds than those that `Penalized` puts on "
+            f"'{variable.path}', {sorted(doubled)} among them. Add the strengths and "
+            "keep one",
+            penalty,
+        )
     if len(variable.shape) < penalty.rank:
         checks.refuse(
             "penalties",

@@ -18,7 +18,7 @@ from keras_penalties.optimizers.hosts import Host, checked, matched
 from keras_penalties.optimizers.metrics import metric_of
 from keras_penalties.optimizers.wrapper import Wrapper
 from keras_penalties.registry import register
-from keras_penalties.strengths import Target, initial
+from keras_penalties.strengths import Target, initial, replaced
 
 
 @register
@@ -62,7 +62,8 @@ class Proximal(Wrapper):
     Raises:
         ValueError: if the step of `inner` has no known metric; a penalty has no
             proximal map or is a statistic of a batch; a pattern fits no weight that is
-            trained; two fit the same weight; or a weight has a regularizer too.
+            trained; two fit the same weight; or a weight has a regularizer too, or a
+            penalty of the same kind from `layers.Penalized`.
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
@@ -126,12 +127,10 @@ class Proximal(Wrapper):
         strength, target = self.strength(term), term.penalty.strength
         if isinstance(target, Target):
             value = ops.cast(term.penalty.value(x), strength.dtype)
-            error = target.error(x, value)
-            moved = ops.reshape(target.raised(strength, error), (1,))
-            index = (self.terms.index(term),)
-            new = ops.slice_update(ops.copy(self.strengths), index, moved)
+            moved, strength = target.step(strength, x, value)
+            index = self.terms.index(term)
+            new = replaced(self.strengths, index, moved)
             self.inner.assign(self.strengths, new)
-            strength = target.damped(strength, error)
         return ops.cast(strength, x.dtype)
 
     def _around_update(
