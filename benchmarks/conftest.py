@@ -1,0 +1,59 @@
+"""The options of the benchmarks, and where their results go.
+
+pytest benchmarks/bench_step.py --width 256 --batch 32 --threads 1
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+
+import pytest
+from harness import Result, markdown, use_threads
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+OPTIONS = {
+    "features": (784, "inputs of the perceptron"),
+    "width": (1024, "units of its two hidden layers"),
+    "batch": (128, "samples in a batch"),
+    "rounds": (15, "how often ours and the rival take turns"),
+    "block": (5, "training steps in a turn"),
+    "threads": (0, "processors to use, 0 for all"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmarks")
+    for name, (default, text) in OPTIONS.items():
+        group.addoption(f"--{name}", type=int, default=default, help=text)
+    group.addoption("--json", help="a file for the results")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    use_threads(config.getoption("threads"))  # before a test file imports a backend
+    config.stash[RESULTS] = []
+
+
+RESULTS = pytest.StashKey[list[Result]]()
+
+
+@pytest.fixture(scope="session")
+def options(pytestconfig):
+    return pytestconfig.option
+
+
+@pytest.fixture
+def report(pytestconfig):
+    """Takes a list of results."""
+    return pytestconfig.stash[RESULTS].extend
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    results = config.stash[RESULTS]
+    if results:
+        terminalreporter.write_line("\n" + markdown(results))
+    if path := config.getoption("json"):
+        with open(path, "w") as file:
+            json.dump([asdict(r) for r in results], file)

@@ -1,0 +1,84 @@
+"""Training steps as `fit` takes them, one after the other, on data that is in place."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+def steps_of(model: Any, x: Any, y: Any, block: int) -> Callable[[], None]:
+    """A block of training steps of a compiled model, waited for at its end.
+
+    They are calls of the very function that `fit` calls at each step.
+    """
+    model.train_on_batch(x, y)  # builds, traces and compiles
+    model.make_train_function()
+    x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND](
+        model.train_function, model, x, y, block
+    )
+
+
+def _tensorflow(step: Any, model: Any, x: Any, y: Any, block: int) -> Any:
+    import tensorflow as tf
+
+    batches = iter(tf.data.Dataset.from_tensors((x, y)).repeat())
+
+    def run() -> None:
+        for _ in range(block):
+            logs = step(batches)
+        float(logs["loss"])
+
+    return run
+
+
+def _jax(step: Any, model: Any, x: Any, y: Any, block: int) -> Any:
+    import jax
+
+    kinds = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    # Copies: a step gives its state's memory away.
+    state = tuple([jax.numpy.array(v.value) for v in kind] for kind in kinds)
+    batches = itertools.repeat((x, y))
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(block):
+            _, state = step(state, batches)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def _torch(step: Any, model: Any, x: Any, y: Any, block: int) -> Any:
+    def run() -> None:
+        for _ in range(block):
+            step([(x, y)])
+
+    return run
+
+
+def random_batch(batch: int, features: int, classes: int) -> tuple[Any, Any]:
+    """Inputs and labels from a fixed seed."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, features)).astype("float32")
+    return x, rng.integers(classes, size=batch).astype("int32")
+
+
+def classifier(layers: list[Any], optimizer: Any = "adam") -> Any:
+    """A compiled Sequential with integer labels."""
+    model = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss)
+    return model
