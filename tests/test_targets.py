@@ -149,11 +149,11 @@ class TestStep:
         assert strength == pytest.approx(density - 0.1)
 
     def test_bounds(self):
-        zero = ops.convert_to_tensor(0.0)
+        zero, low, high = map(ops.convert_to_tensor, (0.0, -1.0, 1.0))
         for kind, expected in (("<=", (0, 1)), (">=", (-1, 0)), ("==", (-1, 1))):
             target = Target(0.0, kind=kind, rate=1.0)
-            found = [wide(target.raised(zero, e)) for e in (-1.0, 1.0)]
-            assert found == list(expected)
+            moved = [wide(target.step(zero, None, e)[0]) for e in (low, high)]
+            assert moved == list(expected)
 
     def test_a_layer_that_is_called_twice_moves_a_weights_multiplier_once(self):
         target = Target(4.0, rate=0.01)

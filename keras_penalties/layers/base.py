@@ -16,7 +16,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_penalties import compat, config
 from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, check_slopes
-from keras_penalties.strengths import Target, initial
+from keras_penalties.strengths import Target, initial, replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +102,15 @@ class PenaltyLayer(keras.layers.Layer):
             self.steps = self._state("steps", 0, "int")
         self.built = True
 
-    def _state(self, name: str, value: Any, dtype: str) -> Any:
-        """A weight that only this layer's own `call` and its owner change."""
+    def _state(self, name: str, value: Any, dtype: str, trainable: bool = False) -> Any:
+        """A weight in full precision, which `call` or, if trainable, training moves."""
         start = np.asarray(value)  # not a tensor: `build` may run inside a trace
         return self.add_weight(
             name=name,
             shape=start.shape,
             dtype=dtype,
             initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
-            trainable=False,
+            trainable=trainable,
             autocast=False,
         )
 
@@ -124,12 +124,13 @@ class PenaltyLayer(keras.layers.Layer):
     def _steered(self, term: Term, x: Any, value: Tensor) -> Tensor:
         """The strength for this training step, after which the multiplier moves."""
         target, index = term.penalty.strength, self.terms.index(term)
-        multiplier = self.strength(term)
-        error = ops.stop_gradient(target.error(x, value))
-        moved = ops.reshape(target.raised(multiplier, error), (1,))
-        strengths = ops.convert_to_tensor(self.strengths)
-        self.strengths.assign(ops.slice_update(strengths, (index,), moved))
-        return target.damped(multiplier, error)
+        moved, strength = target.step(self.strength(term), x, value)
+        self.strengths.assign(replaced(self.strengths, index, moved))
+        return strength
+
+    def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
+        """What a term adds to the loss."""
+        return strength * value
 
     def acts(self, term: Term) -> bool:
         """Whether the term can change any weight: not one on a frozen weight."""
@@ -182,7 +183,8 @@ class PenaltyLayer(keras.layers.Layer):
                 strength = (
                     self._steered(term, x, value) if steered else self.strength(term)
                 )
-                added[term], strengths[term] = strength * value, strength
+                added[term] = self._weighted(term, strength, value)
+                strengths[term] = strength
             earlier = {} if first_call else self._traced.terms
             both = {t: x + earlier.get(t, 0.0) for t, x in added.items()}
             self._traced.terms = {**earlier, **both}

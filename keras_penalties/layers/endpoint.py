@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from keras_penalties.losses.shapes import agree
 from keras_penalties.numerics import Tensor, widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import Learned, Strength, as_strength
 
 
 @register
@@ -32,7 +33,8 @@ class AddLoss(PenaltyLayer):
             sample, of which the mean is taken over the batch, or a scalar; or a
             `keras.losses.Loss`, its name or config, with its own reduction. A model is
             saved whole if the function is registered: `@kp.register(package=...)`.
-        strength: The multiplier, 0 or more, a schedule or a `Target`. Default 1.
+        strength: The multiplier, 0 or more, a schedule, a `Target`, or a `Learned`,
+            which balances several losses in training. Default 1.
 
     Call arguments:
         inputs: The tensor, or structure of tensors, that is passed through. The loss
@@ -72,6 +74,27 @@ class AddLoss(PenaltyLayer):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self._declare([Term(self.name, LossValue(self.loss, strength), "output")])
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the term's weights, and that of a learned strength."""
+        super().build(input_shape)
+        strength = self.terms[0].penalty.strength
+        if isinstance(strength, Learned):
+            start, dtype = math.log(strength.initial), self.strengths.dtype
+            self.log_strength = self._state(
+                "log_strength", start, dtype, trainable=True
+            )
+
+    def strength(self, term: Term) -> Tensor:
+        """The term's strength at the present step; of a target, the multiplier."""
+        if isinstance(term.penalty.strength, Learned):
+            return ops.exp(self.log_strength)
+        return super().strength(term)
+
+    def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
+        if isinstance(term.penalty.strength, Learned):
+            return term.penalty.strength.added(strength, value)
+        return super()._weighted(term, strength, value)
 
     def call(
         self,
@@ -131,8 +154,9 @@ class AddLoss(PenaltyLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: a function, and a loss."""
-        return [cls("mean_squared_error", 0.5), cls("half_sum_squared_error")]
+        """Instances that the laws run over: two losses, and a learned strength."""
+        losses_ = [cls("mean_squared_error", 0.5), cls("half_sum_squared_error")]
+        return [*losses_, cls("mean_absolute_error", Learned(2.0))]
 
     def example_inputs(self, x: Any) -> dict[str, Any]:
         """The call's arguments, for the laws."""
@@ -145,7 +169,8 @@ class LossValue(Penalty):
     statistic = "batch"
 
     def __init__(self, loss: Any, strength: Strength = 1.0) -> None:
-        super().__init__(strength)
+        learned = isinstance(strength, Learned)
+        self.strength = strength if learned else as_strength(strength)
         self.loss = loss
 
     def value(self, x: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""A strength that is trained with the weights: a balance between losses."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from keras import ops
+
+from keras_penalties import checks, config
+from keras_penalties.numerics import Tensor
+from keras_penalties.registry import register
+
+
+@register
+class Learned(config.FromSignature):
+    """A strength that is trained with the weights, to balance losses by their noise.
+
+    With it a loss L adds, in place of `strength·L`,
+
+    `strength·L − ½·log(strength)`,
+
+    whose minimum is at `strength = 1 / (2·L)`: there each loss counts by its own size,
+    whatever its unit. It is homoscedastic uncertainty: with `strength = 1 / (2σ²)` the
+    sum is `L / (2σ²) + log(σ)`, but for a constant, the likelihood of errors with the
+    variance σ², where L is a mean squared error; with `strength = 1 / σ²` it is the one
+    for a cross-entropy, which stands for logits that are divided by σ².
+
+    It is for `AddLoss`, on two losses or more. The layer owns `log(strength)` as a
+    trainable weight, saved with the model; `<term>_strength` is in the logs, and the
+    term itself, with the logarithm in it, may be negative. A penalty refuses it: nearer
+    and nearer to 0 at an ever larger strength, `strength·value − ½·log(strength)` falls
+    without end. So does a loss that can reach 0, as when a network learns its data by
+    heart. Weight decay draws the strength to 1; leave it out by
+    `optimizer.exclude_from_weight_decay(var_names=["log_strength"])`.
+
+    Args:
+        initial: The strength to start from, above 0. Default 1.
+
+    Example:
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> x, y_true = keras.Input((1,)), keras.Input((1,))
+        >>> guess = keras.layers.Rescaling(1.0)(x)  # no weights: the error stays
+        >>> balanced = kp.layers.AddLoss("mean_squared_error", kp.strengths.Learned())
+        >>> model = keras.Model([x, y_true], balanced(guess, y_true=y_true))
+        >>> model.compile(keras.optimizers.SGD(0.5))
+        >>> data = [np.zeros((400, 1)), np.full((400, 1), 5.0)]  # L = 25
+        >>> _ = model.fit(data, batch_size=4, verbose=0)
+        >>> round(kp.terms(model)[0].strength, 4)
+        0.02
+
+    Raises:
+        ValueError: if `initial` is not above 0.
+
+    Source: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh
+    Losses for Scene Geometry and Semantics", 2018.
+    """
+
+    def __init__(self, initial: float = 1.0) -> None:
+        self.initial = checks.positive("initial", initial)
+
+    def added(self, strength: Tensor, loss: Tensor) -> Tensor:
+        """`strength·loss − ½·log(strength)`."""
+        return strength * loss - 0.5 * ops.log(strength)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """From 1, and from a hundredth."""
+        return [cls(), cls(0.01)]
