@@ -92,3 +92,23 @@ def test_metrics_on_jax_are_still_computed_without_the_layers_weights():
     model.compile("sgd", "mse")
     logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)
     assert logs["a_l1"] == 0.0  # 2.0 were right
+
+
+def test_who_reads_which_tensor_is_still_private():
+    """Keras tells which layers a model has, not their calls: why `graph` exists."""
+    dense = layers.Dense(2)
+    inputs = keras.Input((2,))
+    outputs = dense(dense(inputs))
+    model = keras.Model(inputs, outputs)
+    chain = keras.Sequential([inputs, dense, layers.ReLU()])
+    for thing in (model, chain, dense, outputs):
+        public = [name for name in dir(thing) if not name.startswith("_")]
+        assert not [name for name in public if "node" in name]
+    assert not hasattr(chain, "operations")  # as a Functional model has
+    for built, operations in ((model, [dense, dense]), (chain, chain.layers)):
+        given, nodes, out = compat.graph(built)
+        assert [node.operation for node in nodes] == operations
+        read = [*given, *(t for node in nodes for t in node.outputs)]
+        assert [node.input_tensors for node in nodes] == [[t] for t in read[:-1]]
+        assert out == read[-1:]
+    assert compat.graph(kp.models.SparseAutoencoder()) is None
