@@ -7,8 +7,9 @@ is written with the functions here, whose subgradient at a kink is 0.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -193,7 +194,7 @@ def value_and_gradient(
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)
-        with tf.GradientTape() as tape:
+        with _replaced(tf.nn, "moments", _moments), tf.GradientTape() as tape:
             tape.watch(x)
             value = fn(x)
         slope = tape.gradient(value, x, unconnected_gradients="zero")
@@ -205,6 +206,38 @@ def value_and_gradient(
     )
 
 
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    plain = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, plain)
+
+
+def _moments(
+    x: Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: Any = None
+) -> tuple[Tensor, Tensor]:
+    """For `tf.nn.moments`, whose variance takes its mean for a constant.
+
+    So its first derivative is right, and its second is wrong.
+    """
+    mean = ops.mean(x, axes, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), axes, keepdims=keepdims)
+    return (mean if keepdims else ops.mean(x, axes)), variance
+
+
+def _layer_norm(
+    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
+    """For `torch.nn.functional.layer_norm`, whose third derivative is wrong."""
+    mean, variance = _moments(x, tuple(range(-len(shape), 0)), keepdims=True)
+    x = (x - mean) * ops.rsqrt(variance + eps)
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
 def _torch_value_and_gradient(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -213,7 +246,11 @@ def _torch_value_and_gradient(
 
     tracked = torch.is_grad_enabled()
     # torch's fast attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with (
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        _replaced(torch.nn.functional, "layer_norm", _layer_norm),
+    ):
         x = ops.convert_to_tensor(x)
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)

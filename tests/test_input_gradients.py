@@ -387,6 +387,21 @@ class TestRefusals:
         with pytest.raises(ValueError, match="argument `layer`"):
             host(lambda x: x)
 
+    def test_several_inputs_or_outputs(self):
+        a, b = keras.Input((3,)), keras.Input((3,))
+        two_in = keras.Model([a, b], layers.Add()([a, b]))
+        two_out = keras.Model(a, [layers.Dense(2)(a), layers.Dense(3)(a)])
+        x = ops.ones((2, 3))
+        kinds = {"InputGradient": "l2", "HessianTrace": "l2", "VirtualAdversarial": 1.0}
+        kinds |= {"GradientPenalty": 1.0, "Contractive": 1.0, "Derivative": 1}
+        for kind, argument in kinds.items():
+            for net, inputs in ((two_in, [x, x]), (two_out, x)):
+                host = getattr(kp.layers, kind)(net, argument)
+                with pytest.raises(ValueError, match="argument `layer`"):
+                    host(inputs)
+        with pytest.raises(ValueError, match="one of one input and one output"):
+            kp.layers.GradientPenalty(two_in)([x, x], [x, x])
+
     def test_arguments(self):
         dense = layers.Dense(1)
         for wrong in (

@@ -26,6 +26,7 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     A layer that is called within a gradient leaks tracers on JAX and moves its batch
     statistics once more elsewhere.
     """
+    check_single(layer, inputs)
     if not keras.backend.is_float_dtype(inputs.dtype):
         checks.refuse("inputs", "floats, to be differentiated by", inputs.dtype)
     with compat.full_precision():
@@ -39,6 +40,12 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
             return widened(layer(x))
 
     return call
+
+
+def check_single(layer: Any, *tensors: Any) -> None:
+    """Refuse a layer whose inputs or outputs are several."""
+    if any(map(keras.tree.is_nested, tensors)):
+        checks.refuse("layer", "one of one input and one output", layer)
 
 
 @register
@@ -91,11 +98,11 @@ class Derivative(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The outputs', with an axis of inputs for each order."""
         output_shape = tuple(self.layer.compute_output_shape(input_shape))
-        shape = (*output_shape, *[input_shape[-1]] * self.order)
-        if len(input_shape) != 2 or len(output_shape) != 2 or None in shape[1:]:
+        shapes = tuple(input_shape), output_shape
+        if not all(len(s) == 2 and isinstance(s[1], int) for s in shapes):
             wanted = "a layer from (batch, inputs) to (batch, outputs)"
-            checks.refuse("layer", wanted, (tuple(input_shape), output_shape))
-        return shape
+            checks.refuse("layer", wanted, shapes)
+        return (*output_shape, *[input_shape[1]] * self.order)
 
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments."""
@@ -172,8 +179,7 @@ class DerivativeLayer(PenaltyLayer):
     def _penalise(self, inputs: Tensor, outputs: Tensor, training: Any) -> None:
         if not compat.losses_wanted():
             return
-        if keras.tree.is_nested(inputs) or keras.tree.is_nested(outputs):
-            checks.refuse("layer", "one of one input and one output", self.layer)
+        check_single(self.layer, inputs, outputs)
         target = self.derivative(inputs, outputs)
         self._add_terms(dict.fromkeys(self.terms, target), inputs, training)
 

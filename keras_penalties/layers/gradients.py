@@ -9,7 +9,12 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, penalties
-from keras_penalties.layers.derivatives import DerivativeLayer, example_layer, pure
+from keras_penalties.layers.derivatives import (
+    DerivativeLayer,
+    check_single,
+    example_layer,
+    pure,
+)
 from keras_penalties.numerics import (
     Tensor,
     gradient,
@@ -135,6 +140,7 @@ class GradientPenalty(DerivativeLayer):
         if other is None:
             self._penalise(inputs, outputs, training)
             return outputs
+        check_single(self.layer, inputs, other)
         shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
         share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         share = ops.cast(share, inputs.dtype)
