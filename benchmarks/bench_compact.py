@@ -1,75 +1,157 @@
-"""What compact gains on digits: parameters, FLOPs and time, at which accuracy.
+"""What compact gains: parameters, FLOPs and time, and at which accuracy on digits.
 
-    python benchmarks/bench_compact.py [mlp | lenet | residual ...]
+    python benchmarks/bench_compact.py [--docs] [trained] [planted]
 
-The time is of `predict_on_batch` on 256 images, the least of many runs, the two models
-taking turns. On this small data a model must be wide before its arithmetic is what
-takes the time, hence the widths here.
+`trained` models learned digits under a group penalty; in `planted` ones a share of the
+units is dead by decree, to see where the time follows the FLOPs. With --docs the tables
+go into docs/smaller_models.md.
+
+The time is that of the compiled forward pass on a batch in place, on one processor, the
+models taking turns: medians, and the quartiles of the rounds' ratios. Nothing is taken
+off. The floor is the time of the same model with one unit in each layer: what no
+compression can get below.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
-import time
 from pathlib import Path
-
-import keras
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from compact_models import MODELS, compiled, digits, trained
+import keras
+import numpy as np
+from compact_models import MODELS, accuracy, digits, trained, tuned
+from harness import interleaved, quartiles, use_threads
+from keras import ops
+from pages import table, write
 
 import keras_penalties as kp
 
-WIDTHS = {"mlp": 1024, "lenet": 64, "residual": 64}
-BATCH, ROUNDS, EPOCHS = 256, 100, 20
+BATCH, ROUNDS, EPOCHS = 256, 40, 20
+# Wide, so that arithmetic is what takes the time; the strengths as in compact_models.
+WIDE = {"mlp": (2048, 0.002), "lenet": (128, 0.005), "residual": (96, 0.1)}
+SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 
 
-def seconds(models, x):
-    """The least time of each model, run in turns."""
-    best = [np.inf] * len(models)
-    for _ in range(ROUNDS):
-        for i, model in enumerate(models):
-            start = time.perf_counter()
-            np.asarray(model.predict_on_batch(x))
-            best[i] = min(best[i], time.perf_counter() - start)
-    return best
+def forward(model, x):
+    """The model's inference as one compiled function, its result waited for."""
+    x = ops.convert_to_tensor(x)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        run = tf.function(lambda: model(x, training=False))
+        return lambda: run().numpy()
+    if backend == "jax":
+        import jax
+
+        kinds = model.trainable_variables, model.non_trainable_variables
+        values = [[v.value for v in kind] for kind in kinds]
+        run = jax.jit(lambda t, n, x: model.stateless_call(t, n, x)[0])
+        return lambda: run(*values, x).block_until_ready()
+    import torch
+
+    torch.set_num_threads(1)
+
+    def eager():
+        with torch.no_grad():
+            model(x, training=False)
+
+    return eager
 
 
-def accuracy(model, data):
-    return model.evaluate(*data, verbose=0)[1]
+def clocked(models, x):
+    """The seconds of each model's forward pass, by round."""
+    actions = {name: forward(model, x) for name, model in models.items()}
+    return interleaved(actions, ROUNDS, warmups=3)
 
 
-def row(name):
-    train, test = digits()
-    width = WIDTHS[name]
-    plain = compiled(MODELS[name][0](width))
-    plain.fit(*train, batch_size=64, epochs=EPOCHS, verbose=0)
-    model = trained(name, train, EPOCHS, width=width)
-    small, found = kp.compact(model), kp.sparsity(model)
-    before, after = seconds([model, small], train[0][:BATCH])
-    at_once = accuracy(small, test)
-    compiled(small, keras.optimizers.Adam(1e-3))
-    small.fit(*train, batch_size=64, epochs=5, verbose=0)
-    flops, gain = found.flops / found.compact_flops, before / after
+def gains(found, samples, small="small"):
+    """The cells on FLOPs and time of a model and its smaller one."""
+    flops = found.flops / found.compact_flops
+    before, after, floor = (
+        1e3 * statistics.median(samples[n]) for n in ("model", small, "floor")
+    )
+    share = before / after / flops
+    pairs = zip(samples["model"], samples[small], strict=True)
+    ratios = [b / a / flops for b, a in pairs]
+    low, high = quartiles(ratios)
+    old, new = found.flops / before, found.compact_flops / after
     return [
-        name,
-        *(f"{a:.3f}" for a in (accuracy(plain, test), accuracy(model, test), at_once)),
-        f"{accuracy(small, test):.3f}",
-        f"{found.parameters:,} -> {found.compact_parameters:,}",
-        f"{flops:.2f}x",
-        f"{1e3 * before:.2f} -> {1e3 * after:.2f} ms",
-        f"{gain:.2f}x, {gain / flops:.2f} of the FLOPs'",
+        f"{flops:.1f}x",
+        f"{before:.2f} -> {after:.2f} ({floor:.2f})",
+        f"{before / after:.1f}x",
+        f"{share:.2f} ({low:.2f} to {high:.2f})",
+        f"{1e-6 * BATCH * old:.0f} -> {1e-6 * BATCH * new:.0f}",
     ]
 
 
+GAINS = "FLOPs | ms (floor) | gain | of the FLOPs' (quartiles) | GFLOP/s"
+
+
+def trained_rows():
+    """Digits: the penalised model, compacted, tuned, against one without penalty."""
+    train, test = digits()
+    for name, (width, strength) in WIDE.items():
+        keras.utils.set_random_seed(0)
+        plain = tuned(trained(name, train, EPOCHS, 0.0, width=width), train)
+        model = trained(name, train, EPOCHS, strength, width=width)
+        small, found = kp.compact(model), kp.sparsity(model)
+        floor = MODELS[name][0](1)
+        models = {"model": model, "small": small, "floor": floor}
+        samples = clocked(models, train[0][:BATCH])
+        reached = accuracy(model, test), accuracy(tuned(small, train), test)
+        scores = [f"{100 * a:.1f}" for a in (accuracy(plain, test), *reached)]
+        sizes = f"{found.parameters:,} -> {found.compact_parameters:,}"
+        yield [f"{name} {width}", *scores, sizes, *gains(found, samples)]
+
+
+def planted(name, width, share):
+    """A model in which only a share of the units of each hidden layer lives."""
+    model = MODELS[name][0](width)
+    kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
+    for kernel in kernels[:-1]:
+        values = np.array(ops.convert_to_numpy(kernel))
+        values[..., round(share * values.shape[-1]) :] = 0
+        kernel.assign(values)
+    return model
+
+
+def planted_rows():
+    """Time by the share of units that live."""
+    x = digits()[0][0][:BATCH]
+    for name, (width, _) in WIDE.items():
+        models = {"model": MODELS[name][0](width), "floor": MODELS[name][0](1)}
+        found = {}
+        for share in SHARES:
+            whole = planted(name, width, share)
+            models[share], found[share] = kp.compact(whole), kp.sparsity(whole)
+        samples = clocked(models, x)
+        for share in SHARES:
+            label = f"{name} {width}", f"{100 * share:.3g} %"
+            yield [*label, *gains(found[share], samples, share)]
+
+
+SCORES = "plain % | penalised % | compact, tuned % | parameters"
+TABLES = {
+    "trained": (f"model | {SCORES} | {GAINS}", trained_rows),
+    "planted": (f"model | units | {GAINS}", planted_rows),
+}
+
+
 def main(names):
-    keras.utils.set_random_seed(0)
-    accuracies = "plain | penalised | compact | tuned"
-    print(f"model | {accuracies} | parameters | FLOPs | time | gain", flush=True)
-    for name in names or MODELS:
-        print(" | ".join(row(name)), flush=True)
+    """Print the tables of these names, all if there are none."""
+    use_threads(1)  # a backend starts with its first tensor
+    for name in [n for n in names if n != "--docs"] or TABLES:
+        head, rows = TABLES[name]
+        text = table(head, rows())
+        print(
+            f"{name}, {keras.backend.backend()}, batch {BATCH}\n\n{text}\n", flush=True
+        )
+        if "--docs" in names:
+            write("smaller_models.md", f"bench_compact {name}", text)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ MODELS = {"mlp": (mlp, 0.01), "lenet": (lenet, 0.01), "residual": (residual, 0.4
 """Each with the strength of the group lasso on its units and filters."""
 
 
+def adam(rate, epochs, data):
+    """Adam, its rate down to 0 in so many epochs of batches of 64."""
+    steps = epochs * -(-len(data[0]) // 64)
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+
+
 def compiled(model, optimizer="adam"):
     """The model, ready for labels."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -68,15 +74,28 @@ def compiled(model, optimizer="adam"):
     return model
 
 
-def trained(name, data, epochs, **kwargs):
-    """A model whose kernels, but the last, pay for each unit or filter."""
-    make, strength = MODELS[name]
+def trained(name, data, epochs, strength=None, **kwargs):
+    """A model whose kernels, but the last, pay for each unit; with 0 none does."""
+    make, usual = MODELS[name]
     model = make(**kwargs)
-    kernels = [w.path for w in model.trainable_weights if w.path.endswith("kernel")]
-    penalty = kp.penalties.Grouped(kp.penalties.L1(strength), axis=-1)
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * len(data[0]) // 64)
-    proximal = kp.optimizers.Proximal(
-        keras.optimizers.Adam(rate), dict.fromkeys(kernels[:-1], penalty)
-    )
-    compiled(model, proximal).fit(*data, batch_size=64, epochs=epochs, verbose=0)
+    strength = usual if strength is None else strength
+    optimizer = adam(3e-3, epochs, data)
+    if strength:
+        kernels = [w.path for w in model.trainable_weights if w.path.endswith("kernel")]
+        penalty = kp.penalties.Grouped(kp.penalties.L1(strength), axis=-1)
+        penalties = dict.fromkeys(kernels[:-1], penalty)
+        optimizer = kp.optimizers.Proximal(optimizer, penalties)
+    compiled(model, optimizer).fit(*data, batch_size=64, epochs=epochs, verbose=0)
     return model
+
+
+def tuned(model, data, epochs=5):
+    """The same model, trained on without a penalty."""
+    compiled(model, adam(1e-3, epochs, data))
+    model.fit(*data, batch_size=64, epochs=epochs, verbose=0)
+    return model
+
+
+def accuracy(model, data):
+    """The share of right answers."""
+    return model.evaluate(*data, verbose=0)[1]
