@@ -24,9 +24,11 @@ class TermLogger(keras.callbacks.Callback):
 
     The logs that Keras shows are means over the epoch so far; `rows` has a dict for
     each step, or for each `steps_per_execution` of them their mean: `epoch`, `batch`,
-    `<term>` for the terms of layers, and `<term>_strength` for those of `Proximal` too,
-    as it is after the step. On JAX this brings the weights back to Python after each
-    step, which takes time.
+    and for each term that acts `<term>` and `<term>_strength`. A layer's term is the
+    value that was in the step's loss. Nobody logs those of `Proximal` and of weights'
+    Keras slots, so they are computed here, eagerly, from the weights after the step, as
+    all strengths are; those of Keras' activity slots are not to be had. On JAX this
+    brings the weights back to Python after each step, which takes time.
 
     A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, the rest being
     the data loss and what else is in the objective. It is taken after each epoch on a
@@ -73,8 +75,10 @@ class TermLogger(keras.callbacks.Callback):
             for index, term in enumerate(layer.terms):
                 if layer.acts(term):
                     row[term.name] = float(step[index] / step[-1])
-        for info in terms(model):
-            if info.acts and info.strength is not None:
+        for info in filter(lambda info: info.acts, terms(model)):
+            if (value := info.present()) is not None:
+                row[info.name] = value
+            if info.strength is not None:
                 row[f"{info.name}_strength"] = info.strength
         self.rows.append(row)
 

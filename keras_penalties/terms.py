@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_penalties import checks, compat
 from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.numerics import widened
 from keras_penalties.optimizers.proximal import Proximal
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
@@ -33,6 +34,22 @@ class TermInfo:
     """Who applies it: `"layer"`, `"slot"` or `"optimizer"`."""
     acts: bool
     """Whether it can change a weight: a term on a frozen weight can't."""
+    weight: Any = field(default=None, repr=False, compare=False)
+    """The weight itself, where a Keras slot or the optimizer penalises one."""
+
+    def present(self) -> float | None:
+        """`strength * value` on the weight as it is.
+
+        None for an output's term, and for one that a layer hosts, which logs it.
+        """
+        if self.weight is None:
+            return None
+        x = widened(self.weight)
+        if self.strength is None:
+            value = self.penalty(x)
+        else:
+            value = self.strength * self.penalty.value(x)
+        return float(ops.convert_to_numpy(value))
 
 
 class Terms(tuple[TermInfo, ...]):
@@ -166,16 +183,18 @@ def _proximals(model: Any) -> list[Proximal]:
 
 
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
-    frozen = {v.path for v in model.variables if not v.trainable}
+    weights = {v.path: v for v in model.variables}
     for optimizer in _proximals(model):
         for term in optimizer.terms:
+            weight = weights.get(term.target)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
                 strength=float(ops.convert_to_numpy(optimizer.strength(term))),
                 target=term.target,
                 host="optimizer",
-                acts=term.target not in frozen,
+                acts=weight is None or bool(weight.trainable),
+                weight=weight,
             )
 
 
@@ -197,13 +216,12 @@ def _in_slots(layer: Any) -> Iterator[TermInfo]:
     for variable in compat.own_weights(layer):
         if variable.regularizer is not None:
             path = f"{layer.name}/{variable.name}"
-            acts = bool(variable.trainable)
-            yield from _slot_terms(variable.regularizer, path, acts)
+            yield from _slot_terms(variable.regularizer, path, variable)
     if layer.activity_regularizer is not None:
-        yield from _slot_terms(layer.activity_regularizer, layer.name, True)
+        yield from _slot_terms(layer.activity_regularizer, layer.name, None)
 
 
-def _slot_terms(regularizer: Any, target: str, acts: bool) -> Iterator[TermInfo]:
+def _slot_terms(regularizer: Any, target: str, weight: Any) -> Iterator[TermInfo]:
     ours = isinstance(regularizer, Penalty)
     for part in regularizer.parts() if ours else [regularizer]:
         name = part.name if ours else snake_case(type(part).__name__)
@@ -213,5 +231,6 @@ def _slot_terms(regularizer: Any, target: str, acts: bool) -> Iterator[TermInfo]
             strength=part.strength if ours else None,
             target=target,
             host="slot",
-            acts=acts,
+            acts=weight is None or bool(weight.trainable),
+            weight=weight,
         )

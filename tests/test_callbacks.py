@@ -20,7 +20,8 @@ def wide(x):
 def model_of_terms(**options):
     """Weights that stay, so that every value is known."""
     ramp = kp.strengths.LinearRamp(0.0, 100.0, steps=100)
-    dense = layers.Dense(3, kernel_initializer="ones", name="d")
+    ones = {"kernel_initializer": "ones", "bias_initializer": "ones"}
+    dense = layers.Dense(3, name="d", **ones)
     weights = {"kernel": kp.penalties.L1(ramp) + kp.penalties.L2(0.5)}
     host = kp.layers.Penalized(dense, weights=weights)
     act = kp.layers.ActivityPenalty("l1(2.0)", name="a")
@@ -41,7 +42,7 @@ class TestRows:
             l1 = 2.0 * np.sum(batches[step % 3]) / len(batches[step % 3])
             assert row.pop("epoch") == step // 3
             assert row.pop("batch") == step % 3
-            bias = next(n for n in row if "bias" in n)
+            bias = model.layers[-1].layer.bias.path.replace("/", "_")
             assert row == pytest.approx(
                 {
                     "a_l1": l1,
@@ -50,7 +51,8 @@ class TestRows:
                     "d_kernel_l1_strength": step + 1,
                     "d_kernel_l2": 4.5,
                     "d_kernel_l2_strength": 0.5,
-                    bias: 0.25,
+                    f"{bias}_l1": 0.75,
+                    f"{bias}_l1_strength": 0.25,
                 },
                 rel=1e-5,
                 abs=1e-5,
@@ -60,6 +62,46 @@ class TestRows:
         assert len(read) == len(logger.rows) == 6
         assert float(read[4]["d_kernel_l1"]) == pytest.approx(36.0)
         assert [p.name for p in tmp_path.iterdir()] == ["terms.csv"]
+
+    def test_what_nobody_else_logs_is_computed(self):
+        """Slots and Proximal, from the weights after the step."""
+        twos = keras.initializers.Constant(2.0)
+        slots = {
+            "kernel_regularizer": kp.penalties.L1(0.5) + kp.penalties.L2(0.25),
+            "bias_regularizer": keras.regularizers.L1(3.0),
+            "activity_regularizer": kp.penalties.L1(0.1),
+        }
+        first = layers.Dense(3, kernel_initializer=twos, name="s", **slots)
+        second = layers.Dense(3, bias_initializer=twos, name="p")
+        third = layers.Dense(3, use_bias=False, kernel_initializer=twos, name="q")
+        model = keras.Sequential([keras.Input((3,)), first, second, third])
+        half = kp.strengths.LinearRamp(0.0, 10.0, steps=10, begin=1)
+        sparse = kp.optimizers.Proximal(
+            keras.optimizers.SGD(0.0),
+            {"p/bias": kp.penalties.L1(half), "q/kernel": "box()"},
+        )
+        model.compile(sparse, "mse")
+        logger = TermLogger()
+        model.fit(X, X, batch_size=5, verbose=0, callbacks=[logger])
+        found = {
+            n.removeprefix(f"{model.name}_"): v for n, v in logger.rows[-1].items()
+        }
+        assert found == pytest.approx(
+            {
+                "epoch": 0,
+                "batch": 1,
+                "s_kernel_l1": 9.0,
+                "s_kernel_l1_strength": 0.5,
+                "s_kernel_l2": 9.0,
+                "s_kernel_l2_strength": 0.25,
+                "s_bias_l1": 0.0,
+                "s_l1_strength": 0.1,
+                "p_bias_l1": 6.0,
+                "p_bias_l1_strength": 1.0,
+                "q_kernel_box": 0.0,
+                "q_kernel_box_strength": 1.0,
+            }
+        )
 
     def test_frozen_terms_have_no_rows(self):
         model = model_of_terms()
