@@ -20,18 +20,19 @@ class Learned(config.FromSignature):
     `strength·L − ½·log(strength)`,
 
     whose minimum is at `strength = 1 / (2·L)`: there each loss counts by its own size,
-    whatever its unit. It is homoscedastic uncertainty: with `strength = 1 / (2σ²)` the
-    sum is `L / (2σ²) + log(σ)`, but for a constant, the likelihood of errors with the
-    variance σ², where L is a mean squared error; with `strength = 1 / σ²` it is the one
-    for a cross-entropy, which stands for logits that are divided by σ².
+    whatever its unit. It is homoscedastic uncertainty. With `strength = 1 / (2σ²)` the
+    sum is `L / (2σ²) + log(σ)` but for a constant: for a mean squared error, minus the
+    log-likelihood of errors of variance σ². With `strength = 1 / σ²` it is the same for
+    a cross-entropy, about as if the logits were divided by σ².
 
-    It is for `AddLoss`, on two losses or more. The layer owns `log(strength)` as a
+    It is for `AddLoss`, for two losses or more. The layer owns `log(strength)` as a
     trainable weight, saved with the model; `<term>_strength` is in the logs, and the
-    term itself, with the logarithm in it, may be negative. A penalty refuses it: nearer
-    and nearer to 0 at an ever larger strength, `strength·value − ½·log(strength)` falls
-    without end. So does a loss that can reach 0, as when a network learns its data by
-    heart. Weight decay draws the strength to 1; leave it out by
-    `optimizer.exclude_from_weight_decay(var_names=["log_strength"])`.
+    term itself, with the logarithm in it, may be negative. Weight decay would draw the
+    strength to 1: `optimizer.exclude_from_weight_decay(var_names=["log_strength"])`.
+
+    L must stay above 0. As L falls to 0, as when a network learns its data by heart,
+    the strength grows without end, and a loss that can be negative, as a density's
+    logarithm can, has no minimum. So penalties, whose least value is 0, refuse it.
 
     Args:
         initial: The strength to start from, above 0. Default 1.
