@@ -12,7 +12,8 @@ help:
 	@echo "make demo    train on real digits and write demo-report/"
 	@echo "make test    the tests but for the slow ones"
 	@echo "make check   lint, types, test and docs, as before a commit"
-	@echo "make lint | format | types | docs | bench | clean"
+	@echo "make bench   ours against the rivals, into docs/benchmarks.md: minutes"
+	@echo "make lint | format | types | docs | clean"
 
 demo: $(VENV)/.user
 	$(BIN)/keras-penalties demo --out demo-report
@@ -34,8 +35,8 @@ types: $(VENV)/.developer
 docs: $(VENV)/.developer
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.developer
-	$(BIN)/python benchmarks/bench_compact.py
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run.py
 
 check: lint types test docs
 
@@ -44,7 +45,8 @@ clean:
 
 $(VENV)/.user: EXTRAS := tensorflow,demo,test
 $(VENV)/.developer: EXTRAS := tensorflow,dev,docs
-$(VENV)/.user $(VENV)/.developer: pyproject.toml
+$(VENV)/.bench: EXTRAS := tensorflow,jax,bench
+$(VENV)/.user $(VENV)/.developer $(VENV)/.bench: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	  f"Python 3.11 or later is needed, {v[0]}.{v[1]} is here: make PYTHON=python3.12")'
 	@echo 'Setting up $(VENV) for [$(EXTRAS)]: this takes minutes, once.'

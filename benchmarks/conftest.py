@@ -18,8 +18,16 @@ OPTIONS = {
     "features": (784, "inputs of the perceptron"),
     "width": (1024, "units of its two hidden layers"),
     "batch": (128, "samples in a batch"),
-    "rounds": (15, "how often ours and the rival take turns"),
+    "rounds": (11, "how often ours and the rival take turns"),
     "block": (5, "training steps in a turn"),
+    "runs": (2, "how often, where a turn takes seconds"),
+    "samples": (1797, "digits for the autoencoder"),
+    "hidden": (192, "units of its code"),
+    "steps": (1000, "its training steps"),
+    "loop-steps": (100, "those that the eager loop really takes"),
+    "size": (512, "rows and columns of the matrix for the SVD"),
+    "exponent": (7, "the largest layer has 10 to this power of parameters, to 8"),
+    "terms": (300, "layers with a penalty each, in one model"),
     "threads": (0, "processors to use, 0 for all"),
 }
 

@@ -1,0 +1,117 @@
+"""What it takes to start: the import, a saved model, the memory of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+from bench_scaling import NONE, hosts
+from harness import Claim, interleaved, measured
+from keras.layers import Dense
+from steps import BACKEND, classifier, random_batch
+
+IMPORTS = """
+import time
+start = time.perf_counter()
+import keras
+middle = time.perf_counter()
+import keras_penalties
+print(middle - start, time.perf_counter() - middle)
+"""
+
+
+def fresh(*arguments: str) -> list[float]:
+    """The numbers that a new Python prints."""
+    printed = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": BACKEND},
+    ).stdout
+    return [float(word) for word in printed.split()]
+
+
+def test_import(options, report):
+    runs = [fresh("-c", IMPORTS) for _ in range(options.runs + 1)][1:]
+    ours, bar = "import keras_penalties, after keras", "the bar, 60 ms"
+    samples = {
+        ours: [run[1] for run in runs],
+        bar: [0.06 for _ in runs],
+        "import keras": [run[0] for run in runs],
+    }
+    limit = None if BACKEND == "torch" else 1.0
+    claims = [Claim(ours, bar, limit), Claim(ours, "import keras")]
+    report(measured("Import", samples, claims))
+
+
+def perceptron(dense, features, width):
+    relu = partial(dense, width, activation="relu")
+    return classifier([keras.Input((features,)), relu(), relu(), dense(10)])
+
+
+def test_load_model(options, report, tmp_path):
+    turns = {}
+    for name, dense in hosts().items():
+        path = tmp_path / f"{name}.keras"
+        model = perceptron(dense, options.features, options.width)
+        model.optimizer.build(model.trainable_variables)
+        model.save(path)
+        turns[name] = partial(keras.saving.load_model, path)
+    samples = interleaved(turns, options.rounds)
+    bar = None if BACKEND == "torch" else 1.1
+    claims = [Claim(name, NONE, bar) for name in turns if name != NONE]
+    report(measured("load_model", samples, claims))
+
+
+def test_peak_memory(options, report):
+    """In a fresh process each, twice as wide, so that weights are what fills it."""
+    size = [str(n) for n in (options.features, 2 * options.width, options.batch)]
+    samples = {name: [] for name in hosts()}
+    for _ in range(options.runs):
+        for name, peaks in samples.items():
+            peaks += fresh(__file__, name, *size)
+    bar = None if BACKEND == "torch" else 1.05
+    claims = [Claim(name, NONE, bar) for name in samples if name != NONE]
+    report(measured("Peak memory of training steps", samples, claims, unit="MB"))
+
+
+def peak_of_steps(name: str, features: int, width: int, batch: int) -> float:
+    """By how many MB the process grows at most, from a tiny model to this one.
+
+    The tiny model has already brought what a backend loads, compilers too.
+    """
+    dense = hosts()[name]
+    data = random_batch(batch, features, 10)
+    perceptron(Dense, 4, 4).train_on_batch(data[0][:, :4], data[1])
+    before = memory("VmRSS")
+    forget_peak()
+    model = perceptron(dense, features, width)
+    for _ in range(3):
+        model.train_on_batch(*data)
+    return memory("VmHWM") - before
+
+
+def memory(field: str) -> float:
+    """MB, from Linux; elsewhere the peak is all there is, in a unit of its own."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
+
+
+def forget_peak() -> None:
+    """Set Linux's record of the peak, which a parent may have left, to what is now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+if __name__ == "__main__":
+    print(peak_of_steps(sys.argv[1], *map(int, sys.argv[2:])))

@@ -1,0 +1,110 @@
+"""Every benchmark on every backend that is installed, and the page of the docs on it.
+
+    python benchmarks/run.py [--quick] [--backends jax] [--trained]
+
+Each backend has a process of its own, once on one processor and once on all; torch, for
+which there are no bars, on all only. What is measured lies in build/benchmarks/, from
+where `--page` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import Claim, Result
+from page import write_page
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "build" / "benchmarks"
+THREADS = {"tensorflow": (1, 0), "jax": (1, 0), "torch": (0,)}
+FILES = ("step", "autoencoder", "input_gradients", "spectral")
+ONCE = ("scaling", "start")  # on all processors only
+TRAINED = ("compact", "sparsity", "targets")  # minutes of training, by --trained
+QUICK = {
+    "width": 32,
+    "batch": 16,
+    "features": 32,
+    "rounds": 3,
+    "block": 2,
+    "runs": 1,
+    "samples": 100,
+    "hidden": 16,
+    "steps": 20,
+    "loop-steps": 10,
+    "size": 32,
+    "exponent": 4,
+    "terms": 4,
+}
+
+
+def measure(backend: str, threads: int, options: list[str]) -> bool:
+    """Run the files in one process; whether all went well."""
+    names = FILES if threads else FILES + ONCE
+    files = [str(HERE / f"bench_{name}.py") for name in names]
+    out = RESULTS / f"{backend}-{threads}.json"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
+    print(f"\n== {backend}, {threads or 'all'} processors", flush=True)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    finished = subprocess.run(
+        [*command, f"--threads={threads}", f"--json={out}", *options],
+        env=environment,
+        check=False,
+    )
+    return finished.returncode == 0
+
+
+def read() -> dict[tuple[str, int], list[Result]]:
+    """What was measured, by backend and processors."""
+    found = {}
+    for threads in (1, 0):
+        for backend in THREADS:
+            path = RESULTS / f"{backend}-{threads}.json"
+            if path.exists():
+                rows = json.loads(path.read_text())
+                found[backend, threads] = [
+                    Result(**{**row, "claim": Claim(**row["claim"])}) for row in rows
+                ]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="*", default=list(THREADS))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no page")
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    parser.add_argument(
+        "--trained", action="store_true", help="also those that train models: minutes"
+    )
+    chosen = parser.parse_args()
+    start, well = time.perf_counter(), True
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    sizes = [f"--{n}={v}" for n, v in QUICK.items()] if chosen.quick else []
+    if not chosen.page:
+        there = [b for b in chosen.backends if importlib.util.find_spec(b)]
+        for old in RESULTS.glob("*.json"):
+            old.unlink()
+        for threads in (1, 0):
+            for backend in there:
+                if threads in THREADS[backend]:
+                    well &= measure(backend, threads, sizes)
+    if not chosen.quick:
+        minutes = None if chosen.page else (time.perf_counter() - start) / 60
+        write_page(read(), minutes)
+    for name in TRAINED if chosen.trained else ():
+        path = HERE / f"bench_{name}.py"
+        if path.exists():
+            command = [sys.executable, str(path), "--docs"]
+            well &= subprocess.run(command, check=False).returncode == 0
+    print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
