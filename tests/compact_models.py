@@ -20,7 +20,7 @@ def digits():
     return (images[:1297], labels[:1297]), (images[1297:], labels[1297:])
 
 
-def mlp(width=128):
+def mlp(width=1024):
     """Two hidden layers."""
     hidden = [layers.Dense(width, "relu") for _ in range(2)]
     return keras.Sequential(
@@ -28,7 +28,7 @@ def mlp(width=128):
     )
 
 
-def lenet(width=16):
+def lenet(width=64):
     """Two convolutions with pooling, one hidden layer."""
     stack = [
         layers.Conv2D(width, 3, padding="same", activation="relu"),
@@ -41,7 +41,7 @@ def lenet(width=16):
     return keras.Sequential([keras.Input((8, 8, 1)), *stack, layers.Dense(10)])
 
 
-def residual(width=24):
+def residual(width=48):
     """Two residual blocks with batch normalization."""
 
     def convolution(x, activation="relu"):
@@ -57,8 +57,12 @@ def residual(width=24):
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-MODELS = {"mlp": (mlp, 0.01), "lenet": (lenet, 0.01), "residual": (residual, 0.4)}
-"""Each with the strength of the group lasso on its units and filters."""
+MODELS = {"mlp": (mlp, 1e-4), "lenet": (lenet, 2e-4), "residual": (residual, 0.01)}
+"""Each with the strength of the group lasso on its units and filters.
+
+They were chosen for the most zeros within one point on 297 of the training images, when
+trained on the other 1,000. All are wider than they need to be.
+"""
 
 
 def adam(rate, epochs, data):
@@ -82,16 +86,17 @@ def trained(name, data, epochs, strength=None, **kwargs):
     optimizer = adam(3e-3, epochs, data)
     if strength:
         kernels = [w.path for w in model.trainable_weights if w.path.endswith("kernel")]
-        penalty = kp.penalties.Grouped(kp.penalties.L1(strength), axis=-1)
+        l1 = kp.penalties.L1(strength)
+        penalty = kp.penalties.Grouped(l1, axis=-1, weights="sqrt_size")
         penalties = dict.fromkeys(kernels[:-1], penalty)
         optimizer = kp.optimizers.Proximal(optimizer, penalties)
     compiled(model, optimizer).fit(*data, batch_size=64, epochs=epochs, verbose=0)
     return model
 
 
-def tuned(model, data, epochs=5):
+def tuned(model, data, epochs=20):
     """The same model, trained on without a penalty."""
-    compiled(model, adam(1e-3, epochs, data))
+    compiled(model, adam(3e-3, epochs, data))
     model.fit(*data, batch_size=64, epochs=epochs, verbose=0)
     return model
 
