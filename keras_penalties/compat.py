@@ -188,10 +188,10 @@ def carry_mask(x: Any, mask: Any) -> Any:
 
 
 def undistributed(loss: Any) -> Any:
-    """A reduced loss without its division by the number of replicas.
+    """A reduced loss, multiplied by the number of replicas, to be added.
 
-    Under `tf.distribute` Keras divides a loss when it reduces it, and divides each
-    added loss once more.
+    Under `tf.distribute` Keras divides each added loss by that number. A mean is divided
+    already when the loss reduces it, and a sum is not to be divided at all.
     """
     return _unscale_loss_for_distribution(loss)
 

@@ -97,21 +97,30 @@ class PenaltyLayer(keras.layers.Layer):
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
         strengths = [t.penalty.strength for t in self.terms]
         self.strengths = self._state("strengths", [*map(initial, strengths)], dtype)
-        self.sums = self._state("sums", [0.0] * (len(self._means) + 1), dtype)
+        # Of many replicas each sums its own share of a batch, and the log is of all.
+        shared: dict[str, Any] = {"aggregation": "sum", "synchronization": "on_read"}
+        zeros = [0.0] * (len(self._means) + 1)
+        self.sums = self._state("sums", zeros, dtype, **shared)
         if any(isinstance(s, LearningRateSchedule) for s in strengths):
             self.steps = self._state("steps", 0, "int")
         self.built = True
 
-    def _state(self, name: str, value: Any, dtype: str, trainable: bool = False) -> Any:
-        """A weight in full precision, which `call` or, if trainable, training moves."""
+    def _state(
+        self, name: str, value: Any, dtype: str, trainable: bool = False, **kwargs: Any
+    ) -> Any:
+        """A weight in full precision, which `call` or, if trainable, training moves.
+
+        It becomes a weight of the layer when it is set as an attribute.
+        """
         start = np.asarray(value)  # not a tensor: `build` may run inside a trace
-        return self.add_weight(
-            name=name,
+        return keras.Variable(  # `add_weight` has no `synchronization`
+            lambda shape, dtype: ops.convert_to_tensor(start, dtype),
             shape=start.shape,
             dtype=dtype,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
             trainable=trainable,
             autocast=False,
+            name=name,
+            **kwargs,
         )
 
     def strength(self, term: Term) -> Tensor:

@@ -16,7 +16,7 @@ from keras_penalties.losses.shapes import agree
 from keras_penalties.numerics import Tensor, widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-from keras_penalties.strengths import Learned, Strength, as_strength
+from keras_penalties.strengths import Learned, Strength, Target, as_strength
 
 
 @register
@@ -132,8 +132,7 @@ class AddLoss(PenaltyLayer):
     ) -> Tensor:
         if isinstance(self.loss, keras.losses.Loss):
             value = self.loss(sample_weight=sample_weight, **tensors)
-            shared = self.loss.reduction != "sum"
-            return compat.undistributed(value) if shared else value
+            return compat.undistributed(value)
         wide = {n: keras.tree.map_structure(_not_half, x) for n, x in tensors.items()}
         return _mean(self.loss(**wide), inputs, sample_weight)
 
@@ -170,6 +169,8 @@ class LossValue(Penalty):
 
     def __init__(self, loss: Any, strength: Strength = 1.0) -> None:
         learned = isinstance(strength, Learned)
+        if isinstance(strength, Target) and strength.of != "value":
+            checks.refuse("strength", "a target of the loss itself, 'value'", strength)
         self.strength = strength if learned else as_strength(strength)
         self.loss = loss
 
