@@ -15,12 +15,21 @@ import keras_penalties as kp
 BAR = None if BACKEND == "torch" else 1.1
 
 
+def with_gradients(term):
+    """On torch: also where Keras only asks for shapes, which it does without them."""
+    if BACKEND != "torch":
+        return term
+    import torch
+
+    return torch.enable_grad()(term)
+
+
 class ByHand(keras.layers.Layer):
     """Calls a layer and adds `term(layer, x)`'s first result; gives out its second."""
 
     def __init__(self, layer, term):
         super().__init__()
-        self.layer, self.term = layer, term
+        self.layer, self.term = layer, with_gradients(term)
 
     def call(self, x):
         loss, outputs = self.term(self.layer, x)

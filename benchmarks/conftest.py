@@ -19,7 +19,7 @@ OPTIONS = {
     "width": (1024, "units of its two hidden layers"),
     "batch": (128, "samples in a batch"),
     "rounds": (11, "how often ours and the rival take turns"),
-    "block": (5, "training steps in a turn"),
+    "block": (4, "training steps in a turn"),
     "runs": (2, "how often, where a turn takes seconds"),
     "samples": (1797, "digits for the autoencoder"),
     "hidden": (192, "units of its code"),

@@ -42,7 +42,7 @@ def machine(minutes: float | None) -> str:
     took = "" if minutes is None else f" The run took {minutes:.0f} minutes."
     return (
         f"Measured on {datetime.date.today()} on {processor()}, "
-        f"{len(os.sched_getaffinity(0))} processors, {platform.system()}, with "
+        f"{os.cpu_count()} processors, {platform.system()}, with "
         f"{', '.join(versions)}. Load average when it ended: "
         f"{os.getloadavg()[1]:.1f}.{took}"
     )

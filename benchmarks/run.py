@@ -23,9 +23,16 @@ from page import write_page
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "build" / "benchmarks"
-THREADS = {"tensorflow": (1, 0), "jax": (1, 0), "torch": (0,)}
-FILES = ("step", "autoencoder", "input_gradients", "spectral")
-ONCE = ("scaling", "start")  # on all processors only
+STEPS = ("step", "autoencoder")
+OPS = ("input_gradients", "spectral")
+PLAN = {
+    ("tensorflow", 1): STEPS,
+    ("jax", 1): STEPS,
+    ("tensorflow", 0): (*STEPS, *OPS, "scaling", "start"),
+    ("jax", 0): (*STEPS, *OPS, "scaling", "start"),
+    ("torch", 0): (*STEPS, *OPS),
+}
+"""The files for a backend, on one processor or, with 0, on all of them."""
 TRAINED = ("compact", "sparsity", "targets")  # minutes of training, by --trained
 QUICK = {
     "width": 32,
@@ -46,8 +53,7 @@ QUICK = {
 
 def measure(backend: str, threads: int, options: list[str]) -> bool:
     """Run the files in one process; whether all went well."""
-    names = FILES if threads else FILES + ONCE
-    files = [str(HERE / f"bench_{name}.py") for name in names]
+    files = [str(HERE / f"bench_{name}.py") for name in PLAN[backend, threads]]
     out = RESULTS / f"{backend}-{threads}.json"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
     print(f"\n== {backend}, {threads or 'all'} processors", flush=True)
@@ -63,20 +69,20 @@ def measure(backend: str, threads: int, options: list[str]) -> bool:
 def read() -> dict[tuple[str, int], list[Result]]:
     """What was measured, by backend and processors."""
     found = {}
-    for threads in (1, 0):
-        for backend in THREADS:
-            path = RESULTS / f"{backend}-{threads}.json"
-            if path.exists():
-                rows = json.loads(path.read_text())
-                found[backend, threads] = [
-                    Result(**{**row, "claim": Claim(**row["claim"])}) for row in rows
-                ]
+    for backend, threads in PLAN:
+        path = RESULTS / f"{backend}-{threads}.json"
+        if path.exists():
+            rows = json.loads(path.read_text())
+            found[backend, threads] = [
+                Result(**{**row, "claim": Claim(**row["claim"])}) for row in rows
+            ]
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", nargs="*", default=list(THREADS))
+    backends = list(dict.fromkeys(backend for backend, _ in PLAN))
+    parser.add_argument("--backends", nargs="*", default=backends)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no page")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     parser.add_argument(
@@ -90,10 +96,9 @@ def main() -> int:
         there = [b for b in chosen.backends if importlib.util.find_spec(b)]
         for old in RESULTS.glob("*.json"):
             old.unlink()
-        for threads in (1, 0):
-            for backend in there:
-                if threads in THREADS[backend]:
-                    well &= measure(backend, threads, sizes)
+        for backend, threads in PLAN:
+            if backend in there:
+                well &= measure(backend, threads, sizes)
     if not chosen.quick:
         minutes = None if chosen.page else (time.perf_counter() - start) / 60
         write_page(read(), minutes)
