@@ -190,8 +190,8 @@ def carry_mask(x: Any, mask: Any) -> Any:
 def undistributed(loss: Any) -> Any:
     """A reduced loss, multiplied by the number of replicas, to be added.
 
-    Under `tf.distribute` Keras divides each added loss by that number. A mean is divided
-    already when the loss reduces it, and a sum is not to be divided at all.
+    Under `tf.distribute` Keras divides each added loss by that number. A mean is
+    divided already when the loss reduces it, and a sum is not to be divided at all.
     """
     return _unscale_loss_for_distribution(loss)
 
