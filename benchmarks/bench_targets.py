@@ -148,7 +148,7 @@ class Constrained(cooper.ConstrainedMinimizationProblem):
         self.x, self.y = (torch.tensor(a).float() for a in (problem.x, problem.y))
         self.sign = -1.0 if problem.kind == ">=" else 1.0
         self.kernel = torch.nn.Parameter(torch.zeros(known.WIDTH))
-        start = torch.full((problem.bias is not None,), float(problem.on_output))
+        start = torch.full((int(problem.bias is not None),), float(problem.on_output))
         self.bias = torch.nn.Parameter(start)
 
     def compute_cmp_state(self):

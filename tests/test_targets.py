@@ -205,6 +205,11 @@ class TestArguments:
             with pytest.raises(ValueError, match=f"argument `{[*arguments][-1]}`|init"):
                 Target(**arguments)
 
+    def test_a_loss_has_no_density(self):
+        tenth = Target(0.1, of="density", initial=1e-3, relative=True)
+        with pytest.raises(ValueError, match="of the loss itself"):
+            kp.layers.AddLoss("mean_squared_error", tenth)
+
     def test_a_slot_has_no_multiplier(self):
         with pytest.raises(ValueError, match="no multiplier"):
             kp.penalties.L1(Target(1.0))(np.ones((2, 2)))
