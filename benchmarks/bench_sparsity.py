@@ -28,7 +28,7 @@ import keras_penalties as kp
 STRENGTH, STEPS = 0.005, 3000
 EPOCHS, SEEDS, MAY_LOSE = 40, (0, 1), 0.01
 CUT = 1e-3  # what is called zero where nothing is
-GRID = (1e-4, 3e-4, 1e-3, 3e-3)
+GRID = (2e-4, 4e-4, 6e-4, 1e-3)
 
 
 def numpy(x):
@@ -157,7 +157,8 @@ def by_gradient(strength, data):
 
 
 def by_ftrl(strength, data):
-    optimizer = keras.optimizers.Ftrl(0.1, l1_regularization_strength=strength)
+    # At ten times less or three times more it learns nothing.
+    optimizer = keras.optimizers.Ftrl(0.3, l1_regularization_strength=strength)
     return perceptron(optimizer, data)
 
 
@@ -180,8 +181,8 @@ METHODS = {
     "`Proximal`, L1": (by_map("l1"), GRID),
     "`Proximal`, MCP": (by_map("mcp(width=0.5)"), GRID),
     f"L1 by gradient, then all below {CUT} cut": (by_gradient, GRID),
-    "Ftrl": (by_ftrl, (0.01, 0.03, 0.1, 0.3)),
-    "magnitude pruning, tuned": (by_magnitude, (0.8, 0.9, 0.95, 0.98)),
+    "Ftrl": (by_ftrl, (1e-5, 1e-4, 1e-3, 3e-3)),
+    "magnitude pruning, tuned": (by_magnitude, (0.7, 0.8, 0.85, 0.9)),
 }
 
 
@@ -206,7 +207,8 @@ def accuracy_rows():
         runs = [(knob, scores(train, knob)) for knob in knobs]
         good = [run for run in runs if run[1][0] >= dense[0] - MAY_LOSE]
         knob, best = max(good or runs, key=lambda run: run[1][2 if good else 0])
-        yield [name, f"{knob:g}", *(f"{100 * s:.1f} %" for s in best)]
+        label = name if good else f"{name}: loses more than a point"
+        yield [label, f"{knob:g}", *(f"{100 * s:.1f} %" for s in best)]
 
 
 TABLES = {
