@@ -184,10 +184,19 @@ def work(options):
 
 def test_the_work_is_the_same(work):
     x, start, contenders = work
-    ends = [run(x, start, 5) for run in contenders.values()]
-    for end in ends[1:]:
-        for mine, theirs in zip(ends[0], end, strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    maths = Maths(
+        lambda z: 1.0 / (1.0 + np.exp(-z)),
+        np.log,
+        np.sum,
+        partial(np.mean, axis=0),
+        partial(np.concatenate, axis=1),
+    )
+    one = np.ones_like(x[:, :1])
+    first = maths.objective(*start, x, one)
+    ends = [maths.objective(*run(x, start, 5), x, one) for run in contenders.values()]
+    assert ends[0] < 0.9 * first
+    # Not the weights: Adam moves one whose gradient is rounding error by its sign.
+    assert ends[1:] == pytest.approx([ends[0]] * len(ends[1:]), rel=1e-5)
 
 
 def test_a_thousand_steps(work, options, report):

@@ -24,13 +24,13 @@ from page import write_page
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "build" / "benchmarks"
 STEPS = ("step", "autoencoder")
-OPS = ("input_gradients", "spectral")
+REST = ("saelens", "input_gradients", "spectral")
 PLAN = {
     ("tensorflow", 1): STEPS,
     ("jax", 1): STEPS,
-    ("tensorflow", 0): (*STEPS, *OPS, "scaling", "start"),
-    ("jax", 0): (*STEPS, *OPS, "scaling", "start"),
-    ("torch", 0): (*STEPS, *OPS),
+    ("tensorflow", 0): (*STEPS, *REST, "scaling", "start"),
+    ("jax", 0): (*STEPS, *REST, "scaling", "start"),
+    ("torch", 0): (*STEPS, *REST),
 }
 """The files for a backend, on one processor or, with 0, on all of them."""
 TRAINED = ("compact", "sparsity", "targets")  # minutes of training, by --trained

@@ -100,4 +100,6 @@ def test_each_benchmark_runs_at_tiny_sizes(file, monkeypatch, tmp_path):
         check=False,
     )
     assert finished.returncode == 0, finished.stdout[-3000:]
+    if "SAELens is not installed" in finished.stdout:
+        pytest.skip("SAELens is not installed")
     assert '"ratio"' in (tmp_path / "r").read_text()
