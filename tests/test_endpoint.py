@@ -182,6 +182,28 @@ class TestFiveTensors:
         logs = json.loads(line.removeprefix("OUTCOME"))
         assert logs == json.loads(json.dumps(expected, default=float))
 
+    def test_with_a_mask_and_weights_it_reloads(self, my_project, tmp_path):
+        """Sequences, of which a mask leaves out the last step, weighed by sample."""
+        x, y = keras.Input((4, 3)), keras.Input((4, 2))
+        scale, time, weight = keras.Input((1,)), keras.Input((4,)), keras.Input(())
+        prediction = layers.Dense(2)(layers.Masking()(x))
+        passed = kp.layers.AddLoss(my_project.five_tensors)(
+            prediction, y_true=y, x=x, scale=scale, time=time, sample_weight=weight
+        )
+        model = keras.Model([x, y, scale, time, weight], passed)
+        model.compile(keras.optimizers.SGD(0.0))
+        shapes = (6, 4, 3), (6, 4, 2), (6, 1), (6, 4), (6,)
+        data = [RNG.random(shape).astype("float32") for shape in shapes]
+        data[0][:, 3] = 0.0
+        error = np.sum((model.predict(data, verbose=0) - data[1]) ** 2, axis=-1)
+        values = error * data[2] * data[3] + data[0].mean(-1)
+        by_hand = np.mean((values * data[4][:, None])[:, :3])
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        for each in (model, again):
+            logs = evaluated(each, data, batch_size=6)
+            assert logs["five_tensors"] == pytest.approx(by_hand, rel=1e-5)
+
     def test_targets_are_not_rounded_in_mixed_precision(self, my_project):
         keras.config.set_dtype_policy("mixed_float16")
         seen = {}

@@ -8,7 +8,7 @@ from laws import cases
 from loss_proofs import samples, slope
 from strategies import BACKEND
 
-from keras_penalties import numerics
+from keras_penalties import compat, numerics
 from keras_penalties.losses import CoxPartialLikelihood, GaussianNLL
 from keras_penalties.losses.contrastive import _Contrastive
 
@@ -62,6 +62,27 @@ def test_a_masked_sample_does_not_count(loss):
         assert alone == pytest.approx(expected, rel=1e-5, abs=1e-6)
     nobody = keras.layers.Masking()(ops.zeros(y_pred.shape))
     assert float(loss(y_true, nobody)) == 0.0
+
+
+@pytest.mark.slow
+@EVERY
+def test_what_does_not_count_has_no_gradient(loss):
+    """Weights of zero, a mask of nobody, and half floats, in value and gradient."""
+    y_true, y_pred = data(loss)
+    y_pred = ops.convert_to_tensor(y_pred, "float32")
+    nobody, weightless = np.zeros(6, bool), np.zeros(6, "float32")
+
+    def masked(y):
+        return loss(y_true, compat.carry_mask(y * 1.0, ops.convert_to_tensor(nobody)))
+
+    for function in (masked, lambda y: loss(y_true, y, weightless)):
+        value, gradient = numerics.value_and_gradient(function, y_pred)
+        assert float(value) == 0.0
+        np.testing.assert_array_equal(ops.convert_to_numpy(gradient), 0.0)
+    half = ops.cast(y_pred, "float16")
+    for x in (half, 1e4 * ops.sign(half)):
+        result = numerics.value_and_gradient(lambda y: loss(y_true, y), x)
+        assert all(np.all(np.isfinite(ops.convert_to_numpy(r))) for r in result)
 
 
 @EVERY

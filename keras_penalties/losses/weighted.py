@@ -26,7 +26,9 @@ class ClassWeighted(Loss):
 
     Args:
         loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or the name of
-            either, that gives one value per sample.
+            either, that gives one value per sample. Keras' own `Huber(delta)`,
+            `CosineSimilarity(axis)` and `SparseCategoricalCrossentropy(axis)` lose that
+            argument when a model is saved, here too: register a function instead.
         weights: One number for each class, 0 or more: a list, or a dict from each class
             0..K−1 as for `fit`.
         name: For logs. Default `"class_weighted"`.
