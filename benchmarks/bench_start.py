@@ -71,8 +71,8 @@ def test_load_model(options, report, tmp_path):
 
 
 def test_peak_memory(options, report):
-    """In a fresh process each, twice as wide, so that weights are what fills it."""
-    size = [str(n) for n in (options.features, 2 * options.width, options.batch)]
+    """A fresh process each, four times as wide, so that weights are what fills it."""
+    size = [str(n) for n in (options.features, 4 * options.width, options.batch)]
     samples = {name: [] for name in hosts()}
     for _ in range(options.runs):
         for name, peaks in samples.items():
