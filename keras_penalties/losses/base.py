@@ -25,7 +25,8 @@ class Loss(keras.losses.Loss):
         reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
         dtype: Of the result. Default `keras.config.floatx()`. The computation is in
             float64 if it is float64, else in float32; what float16 can't hold becomes
-            its largest number, with its own gradient.
+            its largest number, with its own gradient. Of float16 predictions a gradient
+            above 65504 is infinite, which loss scaling looks for.
     """
 
     exact_targets: ClassVar[bool] = False
