@@ -27,7 +27,7 @@ OPTIONS = {
     "loop-steps": (100, "those that the eager loop really takes"),
     "size": (512, "rows and columns of the matrix for the SVD"),
     "exponent": (7, "the largest layer has 10 to this power of parameters, to 8"),
-    "terms": (300, "layers with a penalty each, in one model"),
+    "terms": (300, "penalty terms in one model, three on each layer"),
     "threads": (0, "processors to use, 0 for all"),
 }
 

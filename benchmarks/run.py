@@ -47,7 +47,7 @@ QUICK = {
     "loop-steps": 10,
     "size": 32,
     "exponent": 4,
-    "terms": 4,
+    "terms": 6,
 }
 
 
