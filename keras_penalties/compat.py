@@ -3,6 +3,7 @@
 - The tables of string names: `keras.losses.get(str)` reads nothing else (keras#20112).
 - `Model.compile_from_config`, wrapped: a loss given as `package>Name` is loaded as the
   class, and a model whose loss is a class can't be saved again.
+- `Model.predict_step` and `Model.export`, wrapped: nothing is computed for the losses.
 - `AutocastScope(None)`: in mixed precision a weight read in `call` comes in float16.
 - The stateless scope and `_loss_ids`: Keras on JAX loses and miscounts `add_loss`.
 - The masks of tensors, and the scaling of losses for `tf.distribute`: for `AddLoss`.
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import sys
@@ -169,10 +171,34 @@ def in_stateless_scope() -> bool:
     return _get_stateless_scope() is not None
 
 
+_unread: contextvars.ContextVar[bool] = contextvars.ContextVar("unread", default=False)
+
+
+def _note_where_losses_are_unread() -> None:
+    """`predict` and `export` call a model as an evaluation does, and read no losses."""
+
+    def noted(plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            token = _unread.set(True)
+            try:
+                return plain(self, *args, **kwargs)
+            finally:
+                _unread.reset(token)
+
+        return method
+
+    for name in ("predict_step", "export"):
+        setattr(keras.Model, name, noted(getattr(keras.Model, name)))
+
+
+_note_where_losses_are_unread()
+
+
 def losses_wanted() -> bool:
-    """Whether anybody will read the losses of this call: on JAX `predict` won't."""
+    """Whether anybody will read the losses of this call."""
     scope = _get_stateless_scope()
-    return scope is None or bool(scope.collect_losses)
+    return not _unread.get() and (scope is None or bool(scope.collect_losses))
 
 
 def keras_mask(x: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -27,8 +28,15 @@ def widened(x: Tensor) -> Tensor:
 
 
 def absolute(x: Tensor) -> Tensor:
-    """|x| with slope 0 at 0."""
-    return x * ops.stop_gradient(ops.sign(x))
+    """|x| with slope 0 at 0, where that of JAX is 1."""
+    if keras.backend.backend() != "jax":
+        return ops.absolute(x)
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def whole(x: Tensor) -> Any:
+        return ops.absolute(x), lambda upstream: upstream * ops.sign(x)
+
+    return whole(x)
 
 
 def positive_part(x: Tensor) -> Tensor:
@@ -38,7 +46,7 @@ def positive_part(x: Tensor) -> Tensor:
 
 def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     """sign(x)·max(|x| - threshold, 0): the proximal map of |x|."""
-    return ops.sign(x) * positive_part(ops.absolute(x) - threshold)
+    return x - ops.clip(x, -threshold, threshold)
 
 
 def bounded(x: Tensor, bound: float = 30.0) -> Tensor:
@@ -99,6 +107,25 @@ def norm(
     return result if keepdims else ops.squeeze(result, axis)
 
 
+def length(x: Tensor, axis: Sequence[int]) -> Tensor:
+    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
+
+    Below 1e-19 in float32 it is 0, and above 1e19 infinite. The gradient at 0 is 0.
+    """
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def whole(x: Tensor) -> Any:
+        size = ops.sqrt(ops.sum(ops.square(x), axis=tuple(axis), keepdims=True))
+
+        def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
+            up = args[-1] if upstream is None else upstream
+            return x * (up / ops.where(size > 0, size, ops.ones_like(size)))
+
+        return size, backward
+
+    return whole(x)
+
+
 def as_matrix(x: Tensor) -> Tensor:
     """A weight of any rank as (all other axes, output axis), usual for kernels."""
     return ops.reshape(x, (-1, x.shape[-1]))
@@ -106,7 +133,7 @@ def as_matrix(x: Tensor) -> Tensor:
 
 def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
     """(vectors, entries): one vector for each index on `axis`; None is one vector."""
-    order, count = _index_first(x, axis)
+    order, count = index_first(x, axis)
     sizes = [x.shape[a] for a in order]  # in a graph the batch has None
     if None in sizes[:count]:
         shape = -1, math.prod(sizes[count:])
@@ -117,14 +144,14 @@ def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
 
 def from_rows(rows: Tensor, like: Tensor, axis: int | Sequence[int] | None) -> Tensor:
     """What `as_rows` took apart, in the shape of `like`."""
-    order, _ = _index_first(like, axis)
+    order, _ = index_first(like, axis)
     shape = [like.shape[a] for a in order]
     return ops.transpose(
         ops.reshape(rows, shape), [*map(order.index, range(len(order)))]
     )
 
 
-def _index_first(x: Tensor, axis: int | Sequence[int] | None) -> tuple[list[int], int]:
+def index_first(x: Tensor, axis: int | Sequence[int] | None) -> tuple[list[int], int]:
     """The axes, those of `axis` first, and how many these are."""
     given = () if axis is None else (axis,) if isinstance(axis, int) else axis
     rank = len(x.shape)
@@ -156,6 +183,53 @@ def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
         return tf.function(fn, autograph=False)
     return fn
+
+
+def pays_to_fuse(x: Tensor) -> bool:
+    """Whether `x` is so large that passes over it cost more than a compilation does.
+
+    Only in a graph of TensorFlow, which on a CPU runs op by op, each one a pass over
+    memory. JAX fuses what it compiles by itself, and torch runs eagerly.
+    """
+    if keras.backend.backend() != "tensorflow" or sys.platform == "darwin":
+        return False  # TensorFlow on macOS has no such compiler
+    import tensorflow as tf
+
+    return tf.inside_function() and None not in x.shape and math.prod(x.shape) >= 2**16
+
+
+def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`fn` of tensors of TensorFlow compiled whole, where no op takes its own pass."""
+    import tensorflow as tf
+
+    return tf.function(fn, jit_compile=True, autograph=False)
+
+
+def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
+
+    The gradient is computed from `x` anew, since to keep what it needs would take
+    passes too.
+    """
+    import tensorflow as tf
+
+    def partial_sums(x: Tensor) -> Tensor:
+        # One sum of all would be taken entry after entry; these go side by side.
+        x = ops.reshape(x, (-1,))
+        even = x.shape[0] // 2**14 * 2**14
+        sums = ops.sum(fn(ops.reshape(x[:even], (64, -1, 256))), axis=1)
+        return sums + ops.sum(fn(x[even:])) / 2**14
+
+    def slope(x: Tensor, upstream: Tensor) -> Tensor:
+        return upstream * gradient(lambda x: ops.sum(fn(x)), x)
+
+    forward, backward = fused(partial_sums), fused(slope)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def total(x: Tensor) -> Any:
+        return ops.sum(forward(x)), lambda upstream: backward(x, upstream)
+
+    return total
 
 
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, config
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import Tensor, fused, fused_sum, pays_to_fuse, widened
 from keras_penalties.registry import snake_case
 from keras_penalties.strengths import Strength, as_strength
 
@@ -44,6 +44,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """Whether `prox` is right for one t per entry, the metric of an adaptive optimizer,
     and not only for one number. False is always safe: `Proximal` then gives the whole
     weight one t."""
+    fuses: ClassVar[bool] = False
+    """Whether `prox` consists of entrywise ops and sums, which a compiler makes a few
+    passes over memory, where each op would take one."""
     indicator: ClassVar[bool] = False
     """Whether the value is 0 in a set and infinite outside. No gradient leads into the
     set, so only `Proximal` applies it: a Keras slot or a layer refuses it."""
@@ -189,9 +192,22 @@ def _keeps_dtype(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
         wide = widened(x)
         check_rank(self, x)
         t = ops.convert_to_tensor(t, wide.dtype)
-        return ops.cast(prox(self, wide, t), x.dtype)
+        if self.fuses and pays_to_fuse(wide):
+            shapes = tuple(x.shape), tuple(t.shape), wide.dtype
+            moved = _fused_prox(prox, self.with_strength(1.0), *shapes)(wide, t)
+        else:
+            moved = prox(self, wide, t)
+        return ops.cast(moved, x.dtype)
 
     return wrapped
+
+
+@functools.cache
+def _fused_prox(
+    prox: Callable[..., Tensor], penalty: Penalty, *shapes: Any
+) -> Callable[..., Tensor]:
+    """One compiled map for all tensors of a shape under equal penalties."""
+    return fused(functools.partial(prox, penalty))
 
 
 _WRAPS = {"value": _widens, "entrywise": _widens, "prox": _keeps_dtype}
@@ -241,6 +257,7 @@ class Separable(Penalty):
     """
 
     per_entry = True
+    fuses = True
 
     def entrywise(self, x: Tensor) -> Tensor:
         """φ of each entry, with φ(0) = 0."""
@@ -248,4 +265,14 @@ class Separable(Penalty):
 
     def value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`."""
+        if pays_to_fuse(x):
+            return _fused_sum(self.with_strength(1.0), tuple(x.shape), x.dtype)(x)
         return ops.sum(self.entrywise(x))
+
+
+@functools.cache
+def _fused_sum(
+    penalty: Separable, shape: tuple[int, ...], dtype: Any
+) -> Callable[[Tensor], Tensor]:
+    """One compiled function for all tensors of a shape under equal penalties."""
+    return fused_sum(penalty.entrywise)

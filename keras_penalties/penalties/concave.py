@@ -53,8 +53,10 @@ class MCP(Separable):
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`|x| − x²/(2·width)` to |x| = width, then `width/2`."""
-        inner = ops.minimum(absolute(x), self.width)
-        return inner * (1.0 - 0.5 * inner / self.width)
+        size = absolute(x)
+        # Not by a product of `minimum`s, for which XLA takes five times as long.
+        inner = size - 0.5 / self.width * ops.square(size)
+        return ops.where(size < self.width, inner, 0.5 * self.width)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The firm threshold for t < width, and else the hard one at `√(t·width)`."""

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, Self
 
+import keras
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, absolute, norm
+from keras_penalties.numerics import Tensor, absolute, length
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
@@ -134,57 +135,69 @@ class Grouped(Penalty):
         return elastic is not None and (self.norm == "l2" or elastic[1] == 0)
 
     @property
+    def fuses(self) -> bool:  # type: ignore[override]
+        """All but the largest magnitude, whose proximal map sorts."""
+        return self.norm == "l2"
+
+    @property
     def _layout(self) -> Layout:
         return Layout(self.axis, self.block, self.groups)
 
     def value(self, x: Tensor) -> Tensor:
         """`Σ_g w_g·φ(‖x_g‖)`."""
-        rows = self._layout.rows(x)
-        weights = self._weights(rows)
+        entries, axes = self._layout.spread(x)
+        weights = self._weights(x, entries, axes)
         if self.norm == "max":
-            return ops.sum(weights * self.penalty.entrywise(_largest(rows)))
+            return ops.sum(weights * self.penalty.entrywise(_largest(entries, axes)))
+        lengths = length(entries, axes)
         if self.penalty.elastic is None:
-            return ops.sum(weights * self.penalty.entrywise(norm(rows, axis=1)))
-        kink, bend = self.penalty.elastic  # without a root there is no overflow in it
-        squares = ops.sum(ops.square(math.sqrt(0.5 * bend) * rows), axis=1)
-        return ops.sum(weights * (kink * norm(rows, axis=1) + squares))
+            return ops.sum(weights * self.penalty.entrywise(lengths))
+        kink, bend = self.penalty.elastic
+        return ops.sum(weights * lengths * (kink + 0.5 * bend * lengths))
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each group scaled by φ's proximal map of its norm."""
         layout = self._layout
-        rows, each = layout.rows(x), layout.rows(ops.broadcast_to(t, x.shape), 1.0)
-        weights = ops.broadcast_to(self._weights(rows), rows.shape[:1])
-        one_per_group = math.prod(t.shape) == 1 or rows.shape[1] == 1
-        if self.norm == "l2" and one_per_group:
-            return layout.joined(self._scaled(rows, weights * each[:, 0]), x)
+        entries, axes = layout.spread(x)
+        single = math.prod(entries.shape[a] for a in axes) == 1
+        one_t = math.prod(t.shape) == 1
+        weights = self._weights(x, entries, axes)
+        if self.norm == "l2" and (one_t or single):
+            each = ops.reshape(t, ()) if one_t else layout.spread(t)[0]
+            return layout.whole(self._scaled(entries, axes, weights * each), x)
         if not self.per_entry:
             raise ValueError(
                 f"{self!r}.prox needs one t for the whole tensor: with one per entry "
                 "it is known for L1, L2 and ElasticNet, with `norm='max'` for L1. "
                 f"Received: t of shape {tuple(t.shape)}"
             )
-        moved = self._pulled if self.norm == "l2" else self._clipped
-        return layout.joined(moved(rows, each, ops.expand_dims(weights, 1)), x)
+        t = ops.broadcast_to(t, x.shape)
+        if self.norm == "max":
+            rows, each = layout.rows(x), layout.rows(t, 1.0)
+            weights = ops.reshape(self._numbers(x, entries, axes), (-1, 1))
+            return layout.joined(self._clipped(rows, each, weights), x)
+        each = layout.spread(t, 1.0)[0]
+        return layout.whole(self._pulled(entries, axes, weights * each), x)
 
-    def _scaled(self, rows: Tensor, t: Tensor) -> Tensor:
+    def _scaled(self, x: Tensor, axes: tuple[int, ...], t: Tensor) -> Tensor:
         """For one t in each group."""
-        lengths = norm(rows, axis=1)
-        shrunk = self.penalty.prox(lengths, t)
-        factor = shrunk / ops.where(lengths > 0, lengths, ops.ones_like(lengths))
-        return rows * ops.expand_dims(factor, 1)
+        lengths = length(x, axes)
+        shrunk = self.penalty.prox(lengths, ops.broadcast_to(t, lengths.shape))
+        return x * (shrunk / ops.where(lengths > 0, lengths, ops.ones_like(lengths)))
 
-    def _pulled(self, rows: Tensor, t: Tensor, weights: Tensor) -> Tensor:
+    def _pulled(self, x: Tensor, axes: tuple[int, ...], t: Tensor) -> Tensor:
         """For one t in each entry, and φ = a·|·| + ½·b·(·)²."""
         kink, bend = self.penalty.elastic or (0.0, 0.0)
-        t = weights * t
-        rows, t = rows / (1.0 + bend * t), kink * t / (1.0 + bend * t)
+        if bend:
+            shrinkage = 1.0 + bend * t
+            x, t = x / shrinkage, t / shrinkage
         if kink == 0.0:
-            return rows
-        scale = norm(rows, axis=1, keepdims=True)
+            return x
+        scale = length(x, axes)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        pull = t / scale
-        length = _secular(rows / scale, pull)
-        return rows * (length / ops.maximum(length + pull, 1e-30))
+        pull = kink * t / scale
+        size = _secular(x / scale, pull, axes)
+        return x * (size / ops.maximum(size + pull, 1e-30))
 
     def _clipped(self, rows: Tensor, t: Tensor, weights: Tensor) -> Tensor:
         """For the largest magnitude and L1: the bound r with `Σ(|x| − r)₊/t = w`."""
@@ -198,18 +211,29 @@ class Grouped(Penalty):
         clipped = ops.where(dead, ops.zeros_like(rows), sizes - excess)
         return ops.where(t > 0, ops.sign(rows) * clipped, rows)
 
-    def _weights(self, rows: Tensor) -> Tensor:
-        """1, or a weight for each row."""
+    def _weights(self, x: Tensor, entries: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """1, or a weight for each group, as it broadcasts to the entries."""
+        numbers = self._numbers(x, entries, axes)
+        if isinstance(numbers, list):
+            numbers = self._layout.each(numbers, x)
+        return ops.cast(numbers, x.dtype)
+
+    def _numbers(self, x: Tensor, entries: Tensor, axes: tuple[int, ...]) -> Any:
+        """1, the root of a group's size, or a list."""
         if self.weights is None:
-            return ops.ones((), rows.dtype)
-        if self.weights == "sqrt_size":
-            if self.groups is None:
-                return ops.sqrt(ops.cast(ops.shape(rows)[1], rows.dtype))
-            roots = [math.sqrt(len(group)) for group in self.groups]
-            return ops.convert_to_tensor(roots, rows.dtype)
-        if rows.shape[0] not in (None, len(self.weights)):
-            checks.refuse("weights", f"{rows.shape[0]}, one for a group", self.weights)
-        return ops.convert_to_tensor(self.weights, rows.dtype)
+            return 1.0
+        if self.weights == "sqrt_size" and self.groups is None:
+            size = math.prod(ops.shape(entries)[a] for a in axes)
+            return ops.sqrt(ops.cast(size, x.dtype))
+        given = self.weights
+        if self.groups is not None and given == "sqrt_size":
+            given = [math.sqrt(len(group)) for group in self.groups]
+        kept = [n for a, n in enumerate(entries.shape) if a not in axes]
+        if None not in kept and math.prod(kept) != len(given):
+            checks.refuse(
+                "weights", f"{math.prod(kept)}, one for a group", self.weights
+            )
+        return list(given)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -236,31 +260,46 @@ class Grouped(Penalty):
         return not isinstance(self.weights, list) or count == len(self.weights)
 
 
-def _largest(rows: Tensor) -> Tensor:
-    """The largest magnitude of each row, its slope shared by ties."""
-    sizes = absolute(rows)
-    top = ops.cast(sizes == ops.max(sizes, axis=1, keepdims=True), rows.dtype)
-    share = top / ops.sum(top, axis=1, keepdims=True)
-    return ops.sum(ops.stop_gradient(share) * sizes, axis=1)
+def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The largest magnitude of each group, its slope shared by ties."""
+    sizes = absolute(x)
+    top = ops.cast(sizes == ops.max(sizes, axis=axes, keepdims=True), x.dtype)
+    share = top / ops.sum(top, axis=axes, keepdims=True)
+    return ops.sum(ops.stop_gradient(share) * sizes, axis=axes, keepdims=True)
 
 
-def _secular(x: Tensor, pull: Tensor) -> Tensor:
-    """The length r with `Σ x²/(r + pull)² = 1`, or 0 if there is none, for unit rows.
+def _secular(x: Tensor, pull: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The length r with `Σ x²/(r + pull)² = 1`, or 0 if there is none, for unit groups.
 
     Newton's method for `1/√Σ…`, which is concave in r: it comes up to the root from
-    below, wherever below it starts.
+    below, wherever below it starts. Large groups under a small pull need a step or two,
+    so it stops when the last one changed nothing.
     """
-    largest = ops.max(pull, axis=1, keepdims=True)
-    below = ops.max(ops.absolute(x) - pull, axis=1, keepdims=True)
-    length = ops.maximum(ops.maximum(1.0 - largest, below), 0.0)
-    alive = norm(x / ops.maximum(pull, 1e-18), axis=1, keepdims=True) > 1
-    for _ in range(12):
-        total = ops.maximum(length + pull, 1e-18)
-        share = x / total
-        size = norm(share, axis=1, keepdims=True)
-        bend = ops.sum(ops.square(share / size) / total, axis=1, keepdims=True)
-        length = ops.maximum(length + (size - 1.0) / bend, 0.0)
-    return ops.where(alive, length, ops.zeros_like(length))
+
+    def total(values: Tensor) -> Tensor:
+        return ops.sum(values, axis=axes, keepdims=True)
+
+    def newton(size: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        sums = ops.maximum(size + pull, 1e-18)
+        squares = ops.square(x / sums)  # 1 at most: the start is that large
+        excess, bend = total(squares), total(squares / sums)
+        step = excess * (ops.sqrt(excess) - 1.0) / ops.where(bend > 0, bend, 1.0)
+        new = ops.maximum(size + step, 0.0)
+        return new, ops.max(ops.absolute(new - size) / ops.maximum(new, 1e-18))
+
+    # The next step would change it by the square of that.
+    close = 1e-9 if keras.backend.standardize_dtype(x.dtype) == "float64" else 3e-5
+    largest = ops.max(pull, axis=axes, keepdims=True)
+    below = ops.max(ops.absolute(x) - pull, axis=axes, keepdims=True)
+    start = ops.maximum(ops.maximum(1.0 - largest, below), 0.0)
+    alive = total(ops.square(x / ops.maximum(pull, 1e-18))) > 1
+    found, _ = ops.while_loop(
+        lambda size, change: change > close,
+        newton,
+        (start, ops.ones((), x.dtype)),
+        maximum_iterations=12,
+    )
+    return ops.where(alive, found, ops.zeros_like(found))
 
 
 def _checked_weights(weights: Any) -> str | list[float] | None:

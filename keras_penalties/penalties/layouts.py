@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, as_rows, from_rows
+from keras_penalties.numerics import Tensor, as_rows, from_rows, index_first
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,35 @@ class Layout:
         tiles = [n for pair in zip(counts, self.block, strict=True) for n in pair]
         tiled = ops.transpose(ops.reshape(x, tiles), order)
         return ops.reshape(tiled, (-1, math.prod(self.block)))
+
+    def spread(self, x: Tensor, padding: float = 0.0) -> tuple[Tensor, tuple[int, ...]]:
+        """A tensor and those of its axes that the entries of a group run over.
+
+        For groups by `axis` it is `x` as it lies: to gather them would cost more than
+        all that is computed of them.
+        """
+        if self.groups is not None or self.block is not None:
+            return self.rows(x, padding), (1,)
+        order, count = index_first(x, self.axis)
+        if count == len(order):
+            return ops.expand_dims(x, -1), (count,)
+        return x, tuple(sorted(order[count:]))
+
+    def whole(self, spread: Tensor, x: Tensor) -> Tensor:
+        """The entries that `spread` gave in their places in `x`."""
+        if self.groups is not None or self.block is not None:
+            return self.joined(spread, x)
+        return ops.reshape(spread, x.shape)
+
+    def each(self, numbers: Sequence[float], x: Tensor) -> Any:
+        """A number for each group, in row-major order, as it broadcasts to `spread`."""
+        found = np.asarray(numbers)
+        if self.groups is not None or self.block is not None:
+            return found[:, None]
+        order, count = index_first(x, self.axis)
+        found = found.reshape([x.shape[a] or -1 for a in order[:count]])
+        found = found.transpose(np.argsort(order[:count]))
+        return np.expand_dims(found, order[count:] or [count])
 
     def joined(self, rows: Tensor, x: Tensor) -> Tensor:
         """The rows in the places of `x` that they come from; the rest stays as in x."""

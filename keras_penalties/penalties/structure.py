@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -44,9 +44,7 @@ class Orthogonality(Penalty):
     def value(self, x: Tensor) -> Tensor:
         """`Σ(σᵢ² − 1)²`, by the smaller Gram matrix."""
         x = bounded(as_matrix(x), 1e8)
-        tall = x if x.shape[0] >= x.shape[1] else ops.transpose(x)
-        gram = ops.matmul(ops.transpose(tall), tall)
-        return ops.sum(ops.square(gram - ops.eye(gram.shape[0], dtype=gram.dtype)))
+        return _orthogonality(x if x.shape[0] >= x.shape[1] else ops.transpose(x))
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each singular value moves to the positive root of `4t·(u³ − u) + u = σ`."""
@@ -61,6 +59,19 @@ class Orthogonality(Penalty):
             slope = 12.0 * t * (root - 3.0**-0.5) * (root + 3.0**-0.5) + 1.0
             root = root - excess / slope
         return ops.reshape(ops.matmul(u * root, vt), x.shape)
+
+
+@ops.custom_gradient  # type: ignore[untyped-decorator]
+def _orthogonality(x: Tensor) -> Any:
+    """`‖xᵀ·x − I‖²`, whose gradient `4x·(xᵀx − I)` takes one product and not two."""
+    gram = ops.matmul(ops.transpose(x), x)
+    excess = gram - ops.eye(gram.shape[0], dtype=gram.dtype)
+
+    def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
+        up = args[-1] if upstream is None else upstream
+        return ops.matmul(x, (4.0 * up) * excess)
+
+    return ops.sum(ops.square(excess)), backward
 
 
 @register
