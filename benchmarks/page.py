@@ -133,7 +133,9 @@ def draw(measured: Measured, path: Path) -> None:
     axis.grid(axis="x", alpha=0.3)
     for place in range(1, len(rows)):
         axis.axhline(place - 0.5, color="0.9", linewidth=0.5)
-    axis.set_xlabel("ratio / bar: left of 1 is met. Lines are quartiles, arrows lie beyond")
+    axis.set_xlabel(
+        "ratio / bar: left of 1 is met. Lines are quartiles, arrows lie beyond"
+    )
     for column in measured:
         if any(column in found for found in rows.values()):
             fill = {} if column[1] else {"markerfacecolor": "white"}
