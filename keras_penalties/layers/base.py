@@ -16,7 +16,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_penalties import compat, config
 from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, check_slopes
-from keras_penalties.strengths import Target, initial, replaced
+from keras_penalties.strengths import Lazy, Target, initial, replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,25 @@ class PenaltyLayer(keras.layers.Layer):
         self.strengths.assign(replaced(self.strengths, index, moved))
         return strength
 
+    def _measured(
+        self, term: Term, x: Any, training: bool | None
+    ) -> tuple[Tensor, Tensor]:
+        """The term's strength for this pass, and its value."""
+        dtype, given = self.strengths.dtype, term.penalty.strength
+
+        def value() -> Tensor:
+            return ops.cast(_value(term, x), dtype)
+
+        if isinstance(given, Lazy) and not training:
+            return ops.convert_to_tensor(given.strength, dtype), value()
+        if isinstance(given, Lazy):
+            strength = self.strength(term)
+            return strength, ops.cond(strength > 0, value, lambda: ops.zeros((), dtype))
+        found = value()
+        if training and isinstance(given, Target):
+            return self._steered(term, x, found), found
+        return self.strength(term), found
+
     def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
         """What a term adds to the loss."""
         return strength * value
@@ -187,11 +206,7 @@ class PenaltyLayer(keras.layers.Layer):
                     continue
                 if term.target != "output" and not first_call:
                     continue  # a weight counts once, however often its layer is called
-                value = ops.cast(_value(term, x), self.strengths.dtype)
-                steered = training and isinstance(term.penalty.strength, Target)
-                strength = (
-                    self._steered(term, x, value) if steered else self.strength(term)
-                )
+                strength, value = self._measured(term, x, training)
                 added[term] = self._weighted(term, strength, value)
                 strengths[term] = strength
             earlier = {} if first_call else self._traced.terms

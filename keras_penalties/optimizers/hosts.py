@@ -14,7 +14,7 @@ from keras_penalties import penalties as penalty_names
 from keras_penalties.layers.base import Term
 from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty
-from keras_penalties.strengths import Target
+from keras_penalties.strengths import Lazy, Target
 
 
 class Host:
@@ -61,6 +61,8 @@ def checked(penalties: Any) -> dict[str, Penalty]:
         if not penalty.has_prox:
             checks.refuse("penalties", "penalties with a proximal map", penalty)
         strengths = [part.strength for part in penalty.parts()]
+        if any(isinstance(s, Lazy) for s in strengths):
+            checks.refuse("penalties", "strengths that act at every step", penalty)
         if any(isinstance(s, Target) and s.kind != "<=" for s in strengths):
             checks.refuse(
                 "penalties",

@@ -115,6 +115,8 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
                 "`ActivityPenalty`, which own them",
                 self.strength,
             )
+        if self.strength == 0.0:
+            return ops.zeros((), widened(x).dtype)
         result = self.strength * self.value(x)
         if self.statistic:
             result *= ops.cast(slot_divisor, result.dtype)

@@ -10,12 +10,19 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_penalties import checks
 from keras_penalties.numerics import Tensor
 from keras_penalties.strengths.learned import Learned
-from keras_penalties.strengths.schedules import CosineRamp, Cyclical, LinearRamp, Ramp
+from keras_penalties.strengths.schedules import (
+    CosineRamp,
+    Cyclical,
+    Lazy,
+    LinearRamp,
+    Ramp,
+)
 from keras_penalties.strengths.target import Target
 
 __all__ = [
     "CosineRamp",
     "Cyclical",
+    "Lazy",
     "Learned",
     "LinearRamp",
     "Ramp",

@@ -1,0 +1,174 @@
+"""The ways that make a penalty cheap give what the plain formula gives."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_penalties as kp
+from keras_penalties.numerics import fused_sum, pays_to_fuse, value_and_gradient
+
+P = kp.penalties
+LARGE = (300, 257)  # over 2^16 entries, and no multiple of the sums taken side by side
+FUSED = [
+    P.L1(0.5),
+    P.L2(0.5),
+    P.ElasticNet(0.5, l1_ratio=0.3),
+    P.MCP(0.5, width=0.7),
+    P.SCAD(0.5, knee=0.4),
+    P.Grouped(P.L1(0.5), axis=0),
+    P.Grouped(P.L1(0.5), axis=-1, weights="sqrt_size"),
+    P.Grouped(P.MCP(0.5), axis=1),
+]
+
+
+def in_graph(fn):
+    """`fn` as a training step has it: compiled, where the backend compiles."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(fn)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(fn)
+    return fn
+
+
+def entries(seed=0):
+    x = np.random.default_rng(seed).normal(size=LARGE).astype("float32")
+    x[::7] = 0.0
+    return x
+
+
+@pytest.mark.parametrize("penalty", FUSED, ids=repr)
+def test_a_large_weight_has_the_value_and_the_slope_of_its_parts(penalty):
+    x = entries()
+    found = in_graph(lambda x: value_and_gradient(penalty.value, x))(x)
+    value, slope = map(ops.convert_to_numpy, found)
+    if isinstance(penalty, P.Grouped):  # in blocks of whole groups
+        axis = penalty.axis % 2
+        numbers = range(0, LARGE[axis], 37)
+        blocks = [np.take(x, range(n, min(n + 37, LARGE[axis])), axis) for n in numbers]
+        joined = axis
+    else:
+        blocks, joined = [x[n : n + 37] for n in range(0, LARGE[0], 37)], 0
+    parts = [value_and_gradient(penalty.value, b) for b in blocks]
+    assert value == pytest.approx(
+        sum(float(ops.convert_to_numpy(v)) for v, _ in parts), rel=1e-5
+    )
+    expected = np.concatenate([ops.convert_to_numpy(s) for _, s in parts], joined)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", FUSED, ids=repr)
+def test_a_large_weight_moves_as_its_parts_do(penalty):
+    x = entries()
+    t = 0.3 if not penalty.per_entry else np.abs(entries(1)) + 0.01
+    t = np.full(LARGE, t, "float32") if penalty.per_entry else np.float32(t)
+    moved = np.array(in_graph(penalty.prox)(x, t))
+    assert (moved == 0).sum() >= (x == 0).sum()
+    kept = slice(None), slice(0, 40)
+    if isinstance(penalty, P.Grouped) and penalty.axis % 2 == 0:
+        kept = slice(0, 40), slice(None)
+    if isinstance(penalty, P.Grouped) and penalty.weights:
+        penalty = P.Grouped(penalty.penalty, penalty.axis, weights=[300**0.5] * 40)
+    part = penalty.prox(x[kept], t[kept] if penalty.per_entry else t)
+    np.testing.assert_allclose(moved[kept], np.array(part), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")
+def test_what_is_fused_and_what_is_not():
+    import tensorflow as tf
+
+    answers = []
+
+    @tf.function
+    def graph(small, large, unknown):
+        answers.extend(pays_to_fuse(x) for x in (small, large, unknown))
+
+    graph.get_concrete_function(
+        tf.TensorSpec((255, 257)), tf.TensorSpec(LARGE), tf.TensorSpec((None, 10**6))
+    )
+    assert answers == [False, True, False]
+    assert not pays_to_fuse(tf.zeros(LARGE))  # an eager call would wait for a compiler
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")
+def test_the_gradient_of_a_fused_sum_can_be_differentiated():
+    import tensorflow as tf
+
+    x = tf.constant(entries())
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            total = fused_sum(lambda x: x**3)(x)
+        slope = tf.reduce_sum(inner.gradient(total, x))
+    np.testing.assert_allclose(outer.gradient(slope, x), 6 * x, rtol=1e-5)
+
+
+def penalized(strength, shape=(4,), **kwargs):
+    dense = keras.layers.Dense(3, name="dense")
+    penalty = P.L1(strength)
+    layer = kp.layers.Penalized(dense, weights={"kernel": penalty}, **kwargs)
+    model = keras.Sequential([keras.Input(shape), layer])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    return model, layer
+
+
+def test_predict_computes_no_term(monkeypatch):
+    model, layer = penalized(0.1)
+    x, y = np.ones((8, 4)), np.ones((8, 3))
+    model.fit(x, y, verbose=0)
+    before = ops.convert_to_numpy(layer.sums).copy()
+    asked = []
+    monkeypatch.setattr(P.L1, "value", lambda self, x: asked.append(x) or ops.sum(x))
+    model.predict(x, verbose=0)
+    model.predict_on_batch(x)
+    assert not asked
+    np.testing.assert_array_equal(layer.sums, before)
+    model.compile("sgd", "mse")
+    model.evaluate(x, y, verbose=0)
+    assert asked
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_lazy_penalty_is_k_times_as_strong_at_every_kth_step(jit):
+    if jit and keras.backend.backend() == "torch":
+        pytest.skip("torch compiles with a C++ compiler only")
+    steps, found = 8, {}
+    x = np.zeros((steps, 4))  # the loss alone moves nothing
+    for strength in (0.1, kp.strengths.Lazy(0.1, every=4)):
+        model, layer = penalized(strength)
+        model.compile(keras.optimizers.SGD(0.001), "mse", jit_compile=jit)
+        layer.layer.kernel.assign(np.ones((4, 3)))
+        history = model.fit(x, np.zeros((steps, 3)), batch_size=1, verbose=0).history
+        found[type(strength)] = ops.convert_to_numpy(layer.layer.kernel), history
+    (plain, _), (lazy, history) = found.values()
+    np.testing.assert_allclose(lazy, plain, rtol=1e-5)
+    np.testing.assert_allclose(lazy, 1 - 8 * 0.001 * 0.1, rtol=1e-5)
+    assert history["dense_kernel_l1_strength"] == [pytest.approx(0.1)]
+    assert history["dense_kernel_l1"] == [pytest.approx(1.2, rel=1e-2)]
+    evaluated = model.evaluate(x, np.zeros((steps, 3)), return_dict=True, verbose=0)
+    assert evaluated["dense_kernel_l1"] == pytest.approx(0.1 * lazy.sum(), rel=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch counts the calls")
+def test_between_a_lazy_penaltys_steps_nothing_is_computed(monkeypatch):
+    model, _ = penalized(kp.strengths.Lazy(0.1, every=4))
+    asked = []
+    monkeypatch.setattr(P.L1, "value", lambda self, x: asked.append(x) or ops.sum(x))
+    model.fit(np.zeros((8, 4)), np.zeros((8, 3)), batch_size=1, verbose=0)
+    assert len(asked) == 2
+
+
+def test_proximal_refuses_a_lazy_penalty():
+    lazy = P.L1(kp.strengths.Lazy(0.1))
+    with pytest.raises(ValueError, match="act at every step"):
+        kp.optimizers.Proximal("sgd", {"kernel": lazy})
+
+
+def test_a_strength_of_zero_in_a_slot_costs_nothing(monkeypatch):
+    monkeypatch.setattr(P.L1, "value", lambda self, x: pytest.fail("computed"))
+    assert float(P.L1(0.0)(np.ones((2, 2), "float32"))) == 0.0
