@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor: TypeAlias = Any
@@ -23,6 +24,10 @@ Tensor: TypeAlias = Any
 def widened(x: Tensor) -> Tensor:
     """`x` in float32, or in float64 where it came so: half floats overflow in sums."""
     x = ops.convert_to_tensor(x)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(x)  # Keras lets a `tf.Variable` through
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
 
@@ -110,12 +115,15 @@ def norm(
 def length(x: Tensor, axis: Sequence[int]) -> Tensor:
     """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
 
-    Below 1e-19 in float32 it is 0, and above 1e19 infinite. The gradient at 0 is 0.
+    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
+    The gradient at 0 is 0.
     """
+    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def whole(x: Tensor) -> Any:
-        size = ops.sqrt(ops.sum(ops.square(x), axis=tuple(axis), keepdims=True))
+        squares = ops.sum(ops.square(x), axis=tuple(axis), keepdims=True)
+        size = ops.sqrt(ops.minimum(squares, largest))
 
         def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
             up = args[-1] if upstream is None else upstream

@@ -47,6 +47,7 @@ class Grouped(Penalty):
             only. Default `"l2"`.
 
     Shapes: for `axis` any that has it; for `block` a multiple of it on each axis.
+    In float32 a norm below 1e-19 counts as 0, and one above 1.8e19 as that.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -153,7 +154,10 @@ class Grouped(Penalty):
         if self.penalty.elastic is None:
             return ops.sum(weights * self.penalty.entrywise(lengths))
         kink, bend = self.penalty.elastic
-        return ops.sum(weights * lengths * (kink + 0.5 * bend * lengths))
+        total = ops.sum(weights * lengths) * kink
+        if bend:
+            total += ops.sum(weights * ops.square(math.sqrt(0.5 * bend) * lengths))
+        return total
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each group scaled by φ's proximal map of its norm."""
@@ -174,7 +178,8 @@ class Grouped(Penalty):
         t = ops.broadcast_to(t, x.shape)
         if self.norm == "max":
             rows, each = layout.rows(x), layout.rows(t, 1.0)
-            weights = ops.reshape(self._numbers(x, entries, axes), (-1, 1))
+            numbers = ops.convert_to_tensor(self._numbers(x, entries, axes), x.dtype)
+            weights = ops.reshape(numbers, (-1, 1))
             return layout.joined(self._clipped(rows, each, weights), x)
         each = layout.spread(t, 1.0)[0]
         return layout.whole(self._pulled(entries, axes, weights * each), x)
