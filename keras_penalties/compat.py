@@ -222,6 +222,15 @@ def undistributed(loss: Any) -> Any:
     return _unscale_loss_for_distribution(loss)
 
 
+def replicated() -> bool:
+    """Whether a `tf.distribute` strategy is at work."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
 def flat_layers(layer: Any) -> list[Any]:
     """The layer and all layers inside it, each once, in the order they were added."""
     seen: dict[int, Any] = {}

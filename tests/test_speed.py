@@ -172,3 +172,40 @@ def test_proximal_refuses_a_lazy_penalty():
 def test_a_strength_of_zero_in_a_slot_costs_nothing(monkeypatch):
     monkeypatch.setattr(P.L1, "value", lambda self, x: pytest.fail("computed"))
     assert float(P.L1(0.0)(np.ones((2, 2), "float32"))) == 0.0
+
+
+@pytest.mark.parametrize("penalty", ["l1", "grouped", "elastic"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "momentum"])
+def test_a_large_weight_takes_the_proximal_steps_of_a_plain_one(
+    monkeypatch, name, penalty
+):
+    """Fused or op by op: the same weights and the same zeros, on TensorFlow."""
+    found = []
+    for fuse in (True, False):
+        if not fuse:
+            monkeypatch.setattr(
+                "keras_penalties.optimizers.proximal.fused", pytest.fail
+            )
+            for home in ("optimizers.proximal", "penalties.base"):
+                off = f"keras_penalties.{home}.pays_to_fuse"
+                monkeypatch.setattr(off, lambda x: False)
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense(LARGE[1], use_bias=False, name="dense")
+        model = keras.Sequential([keras.Input((LARGE[0],)), dense])
+        inner = {
+            "sgd": lambda: keras.optimizers.SGD(0.1),
+            "adam": lambda: keras.optimizers.Adam(0.01),
+            "momentum": lambda: keras.optimizers.SGD(0.05, 0.9, nesterov=True),
+        }[name]()
+        given = {
+            "l1": P.L1(0.02),
+            "grouped": P.Grouped(P.L1(0.02), axis=-1),
+            "elastic": P.ElasticNet(0.02),
+        }[penalty]
+        model.compile(kp.optimizers.Proximal(inner, {"kernel": given}), "mse")
+        x = np.random.default_rng(3).normal(size=(64, LARGE[0])).astype("float32")
+        model.fit(x, x[:, : LARGE[1]], epochs=3, batch_size=16, verbose=0)
+        found.append(ops.convert_to_numpy(dense.kernel))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert ((found[0] == 0) == (found[1] == 0)).mean() > 0.9999
+    assert (found[0] == 0).any() == (found[1] == 0).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
@@ -13,7 +14,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
 from keras_penalties.layers.base import Term
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import Tensor, fused, pays_to_fuse, widened
 from keras_penalties.optimizers.hosts import Host, checked, matched
 from keras_penalties.optimizers.metrics import metric_of
 from keras_penalties.optimizers.wrapper import Wrapper
@@ -146,24 +147,33 @@ class Proximal(Wrapper):
             steps.append((variable, host, x, strengths, self._metric.before(variable)))
         update()
         for variable, host, x, strengths, before in steps:
-            size = self._metric.step_size(variable, ops.cast(rate, x.dtype), before)
-            self._take_map(variable, host, x, size, strengths)
+            rate = ops.cast(rate, x.dtype)
+            moved = functools.partial(
+                self._mapped, variable, host, x, rate, before, strengths
+            )
+            whole = host.penalty.fuses and pays_to_fuse(x) and not compat.replicated()
+            self._set(variable, fused(moved)() if whole else moved())
 
-    def _take_map(
+    def _mapped(
         self,
         variable: Any,
         host: Host,
         start: Tensor,
-        size: Tensor,
+        rate: Tensor,
+        before: Tensor | None,
         strengths: Sequence[Tensor],
-    ) -> None:
+    ) -> Tensor:
         """The proximal map of one weight, in the metric of the step from `start`."""
+        size = self._metric.step_size(variable, rate, before)
         stepped = widened(ops.copy(variable))
         if host.shortens:  # the step is taken again, shorter
             full, size = size, host.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
-        new = host.penalty.prox_parts(stepped, [size * s for s in strengths])
+        return host.penalty.prox_parts(stepped, [size * s for s in strengths])
+
+    def _set(self, variable: Any, new: Tensor) -> None:
+        """The weight, and the zeros of its moving average."""
         self.inner.assign(variable, ops.cast(new, variable.dtype))
         if self.inner.use_ema:
             average = compat.optimizer_state(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 from keras import ops
@@ -101,8 +100,10 @@ class ElasticNet(Separable):
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
-        scaled = math.sqrt(0.5 * (1.0 - self.l1_ratio)) * x  # 0 · ∞ would be NaN
-        return self.l1_ratio * absolute(x) + ops.square(scaled)
+        line = self.l1_ratio * absolute(x)
+        if self.l1_ratio == 1.0:
+            return line  # 0 · ∞ would be NaN
+        return line + 0.5 * (1.0 - self.l1_ratio) * ops.square(x)
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold, then the shrinkage."""

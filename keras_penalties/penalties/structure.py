@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.numerics import Tensor, as_matrix, bounded, with_gradient
+from keras_penalties.numerics import Tensor, as_matrix, with_gradient
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.registry import register
 
@@ -43,7 +43,7 @@ class Orthogonality(Penalty):
 
     def value(self, x: Tensor) -> Tensor:
         """`Σ(σᵢ² − 1)²`, by the smaller Gram matrix."""
-        x = bounded(as_matrix(x), 1e8)
+        x = as_matrix(x)
         return _orthogonality(x if x.shape[0] >= x.shape[1] else ops.transpose(x))
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ class Orthogonality(Penalty):
 @ops.custom_gradient  # type: ignore[untyped-decorator]
 def _orthogonality(x: Tensor) -> Any:
     """`‖xᵀ·x − I‖²`, whose gradient `4x·(xᵀx − I)` takes one product and not two."""
-    gram = ops.matmul(ops.transpose(x), x)
+    x = ops.clip(x, -1e8, 1e8)
+    gram = _gram(x)
     excess = gram - ops.eye(gram.shape[0], dtype=gram.dtype)
 
     def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
@@ -72,6 +73,20 @@ def _orthogonality(x: Tensor) -> Any:
         return ops.matmul(x, (4.0 * up) * excess)
 
     return ops.sum(ops.square(excess)), backward
+
+
+def _gram(x: Tensor) -> Tensor:
+    """`xᵀ·x`; of a large one the lower left block is the upper right one, turned."""
+    half = x.shape[1] // 2
+    if half < 256:
+        return ops.matmul(ops.transpose(x), x)
+    a, b = x[:, :half], x[:, half:]
+    turned = ops.transpose(a)
+    top, corner = ops.matmul(turned, a), ops.matmul(turned, b)
+    bottom = ops.matmul(ops.transpose(b), b)
+    upper = ops.concatenate([top, corner], axis=1)
+    lower = ops.concatenate([ops.transpose(corner), bottom], axis=1)
+    return ops.concatenate([upper, lower], axis=0)
 
 
 @register
