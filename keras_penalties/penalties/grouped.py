@@ -198,10 +198,8 @@ class Grouped(Penalty):
             x, t = x / shrinkage, t / shrinkage
         if kink == 0.0:
             return x
-        scale = length(x, axes)
-        scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        pull = kink * t / scale
-        size = _secular(x / scale, pull, axes)
+        pull = kink * t
+        size = _secular(x, pull, axes)
         return x * (size / ops.maximum(size + pull, 1e-30))
 
     def _clipped(self, rows: Tensor, t: Tensor, weights: Tensor) -> Tensor:
@@ -274,30 +272,30 @@ def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def _secular(x: Tensor, pull: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The length r with `Σ x²/(r + pull)² = 1`, or 0 if there is none, for unit groups.
+    """The length r with `Σ x²/(r + pull)² = 1`, or 0 if there is none.
 
     Newton's method for `1/√Σ…`, which is concave in r: it comes up to the root from
     below, wherever below it starts. Large groups under a small pull need a step or two,
-    so it stops when the last one changed nothing.
+    so it stops when the last one changed next to nothing.
     """
 
     def total(values: Tensor) -> Tensor:
         return ops.sum(values, axis=axes, keepdims=True)
 
     def newton(size: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        sums = ops.maximum(size + pull, 1e-18)
+        sums = ops.maximum(size + pull, 1e-30)
         squares = ops.square(x / sums)  # 1 at most: the start is that large
         excess, bend = total(squares), total(squares / sums)
         step = excess * (ops.sqrt(excess) - 1.0) / ops.where(bend > 0, bend, 1.0)
         new = ops.maximum(size + step, 0.0)
-        return new, ops.max(ops.absolute(new - size) / ops.maximum(new, 1e-18))
+        return new, ops.max(ops.absolute(new - size) / ops.maximum(new, 1e-30))
 
     # The next step would change it by the square of that.
     close = 1e-9 if keras.backend.standardize_dtype(x.dtype) == "float64" else 3e-5
     largest = ops.max(pull, axis=axes, keepdims=True)
     below = ops.max(ops.absolute(x) - pull, axis=axes, keepdims=True)
-    start = ops.maximum(ops.maximum(1.0 - largest, below), 0.0)
-    alive = total(ops.square(x / ops.maximum(pull, 1e-18))) > 1
+    start = ops.maximum(ops.maximum(length(x, axes) - largest, below), 0.0)
+    alive = total(ops.square(x / ops.maximum(pull, 1e-30))) > 1
     found, _ = ops.while_loop(
         lambda size, change: change > close,
         newton,
