@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import pytest
 from harness import Claim, interleaved, measured
@@ -37,11 +39,11 @@ BY_HAND = {
 def bench(options, report):
     """Times models by name and reports the claims."""
 
-    def run(title, models, claims):
+    def run(title, models, claims, block=options.block):
         x, y = random_batch(options.batch, options.features, CLASSES)
-        turns = {n: steps_of(m, x, y, options.block) for n, m in models.items()}
+        turns = {n: steps_of(m, x, y, block) for n, m in models.items()}
         samples = interleaved(turns, options.rounds)
-        per_step = {n: [s / options.block for s in t] for n, t in samples.items()}
+        per_step = {n: [s / block for s in t] for n, t in samples.items()}
         report(measured(title, per_step, claims))
 
     return run
@@ -117,6 +119,14 @@ def test_proximal(options, bench, inner):
     bench("Proximal steps", models, claims)
 
 
+LAZY = "Orthogonality, lazily"
+
+
+def hidden_penalized(width, penalty, name):
+    dense = Dense(width, activation="relu", name=name)
+    return kp.layers.Penalized(dense, weights={"kernel": penalty})
+
+
 def test_orthogonality_on_the_hidden_kernels(options, bench):
     slots = {
         NONE: None,
@@ -132,15 +142,21 @@ def test_orthogonality_on_the_hidden_kernels(options, bench):
         models[name] = classifier(
             [keras.Input((options.features,)), *layers, Dense(CLASSES)]
         )
-    ours, keras_own = list(models)[1:]
+    lazy = kp.strengths.Lazy(STRENGTH)
+    hosted = partial(hidden_penalized, options.width, penalties.Orthogonality(lazy))
+    inner = [keras.Input((options.features,)), hosted("a"), hosted("b")]
+    models[LAZY] = classifier([*inner, Dense(CLASSES)])
+    ours, keras_own = list(slots)[1:]
     bench(
         "Orthogonality of the two wide kernels",
         models,
         [
             Claim(ours, keras_own, 1 / 1.6 if BAR else None, beyond=NONE),
+            Claim(LAZY, keras_own, 0.1 if BAR else None, beyond=NONE),
             Claim(ours, NONE),
             Claim(keras_own, NONE),
         ],
+        block=lazy.every,  # of which one step computes the lazy penalty
     )
 
 

@@ -193,6 +193,16 @@ def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return fn
 
 
+def in_turns(wanted: Tensor, value: Callable[[], Tensor], dtype: Any) -> Tensor:
+    """The scalar `value()`, computed only where it is wanted, and else 0."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # Else it would carry what the gradient needs out of the branch, as zeros too.
+        value = jax.checkpoint(value)
+    return ops.cond(wanted, value, lambda: ops.zeros((), dtype))
+
+
 def pays_to_fuse(x: Tensor) -> bool:
     """Whether `x` is so large that passes over it cost more than a compilation does.
 

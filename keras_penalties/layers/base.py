@@ -14,7 +14,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
-from keras_penalties.numerics import Tensor
+from keras_penalties.numerics import Tensor, in_turns
 from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import Lazy, Target, initial, replaced
 
@@ -150,7 +150,7 @@ class PenaltyLayer(keras.layers.Layer):
             return ops.convert_to_tensor(given.strength, dtype), value()
         if isinstance(given, Lazy):
             strength = self.strength(term)
-            return strength, ops.cond(strength > 0, value, lambda: ops.zeros((), dtype))
+            return strength, in_turns(strength > 0, value, dtype)
         found = value()
         if training and isinstance(given, Target):
             return self._steered(term, x, found), found

@@ -136,11 +136,6 @@ class Grouped(Penalty):
         return elastic is not None and (self.norm == "l2" or elastic[1] == 0)
 
     @property
-    def fuses(self) -> bool:  # type: ignore[override]
-        """All but the largest magnitude, whose proximal map sorts."""
-        return self.norm == "l2"
-
-    @property
     def _layout(self) -> Layout:
         return Layout(self.axis, self.block, self.groups)
 
