@@ -12,7 +12,7 @@ from conftest import BACKEND
 from keras import layers, ops
 
 import keras_penalties as kp
-from keras_penalties import numerics
+from keras_penalties import fusing, numerics
 
 LAYERS = {
     "layer_norm": lambda: layers.LayerNormalization(),
@@ -82,7 +82,7 @@ def test_the_trace_is_that_of_the_outputs(name, precise):
     host.build((None, 3))
     weights = [ops.convert_to_tensor(v) for v in host.trainable_variables]
     state = [ops.convert_to_tensor(v) for v in host.non_trainable_variables]
-    added = numerics.compiled(
+    added = fusing.compiled(
         lambda x: host.stateless_call(weights, state, x, return_losses=True)[2][0]
     )
     found = float(added(ops.convert_to_tensor(x, keras.config.floatx())))
@@ -109,7 +109,7 @@ def test_the_gradient_by_the_weights(name, kind, precise):
         moved = [w + t * d for w, d in zip(weights, ways, strict=True)]
         return sum(host.stateless_call(moved, state, x, return_losses=True)[2])
 
-    both = numerics.compiled(lambda t: numerics.value_and_gradient(loss, t))
+    both = fusing.compiled(lambda t: numerics.value_and_gradient(loss, t))
 
     def at(t):
         return [

@@ -11,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
-    0: "registry config checks numerics compat expressions discovery",
+    0: "registry config checks numerics fusing compat expressions discovery",
     1: "strengths penalties losses",
-    2: "layers optimizers attach terms plots callbacks compaction",
+    2: "layers optimizers terms plots callbacks compaction",
     3: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

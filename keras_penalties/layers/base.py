@@ -14,7 +14,8 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
-from keras_penalties.numerics import Tensor, in_turns
+from keras_penalties.fusing import in_turns
+from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import Lazy, Target, initial, replaced
 

@@ -13,8 +13,9 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
+from keras_penalties.fusing import fused, pays_to_fuse
 from keras_penalties.layers.base import Term
-from keras_penalties.numerics import Tensor, fused, pays_to_fuse, widened
+from keras_penalties.numerics import Tensor, widened
 from keras_penalties.optimizers.hosts import Host, checked, matched
 from keras_penalties.optimizers.metrics import metric_of
 from keras_penalties.optimizers.wrapper import Wrapper

@@ -11,7 +11,8 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, config
-from keras_penalties.numerics import Tensor, fused, fused_sum, pays_to_fuse, widened
+from keras_penalties.fusing import fused, fused_sum, pays_to_fuse
+from keras_penalties.numerics import Tensor, widened
 from keras_penalties.registry import snake_case
 from keras_penalties.strengths import Strength, as_strength
 

@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, as_matrix, compiled, norm
+from keras_penalties.fusing import compiled
+from keras_penalties.numerics import Tensor, as_matrix, norm
 from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
