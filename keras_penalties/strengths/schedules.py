@@ -150,7 +150,9 @@ class Lazy(config.FromSignature, LearningRateSchedule):
     `strength·every` at the steps 0, every, 2·every, …, where alone the penalty is
     computed, and 0 between. Over the steps that is `strength`: the gradient is an
     unbiased estimate, at a k-th of the cost, and noisier. An evaluation has the plain
-    `strength`. For layers: `Proximal` refuses it.
+    `strength`. For `Penalized` and `ActivityPenalty`: in the layers that penalise
+    derivatives, and in `AddLoss`, it weighs the same, but what is penalised is computed
+    at each step all the same. `Proximal` refuses it.
 
     Args:
         strength: The mean over the steps, 0 or more.
