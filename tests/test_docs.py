@@ -30,7 +30,15 @@ def hooks():
     return module
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=page_id)
+# A page takes a process and some seconds; CI runs them all.
+CODE = [
+    pytest.param(p, marks=[] if p.name == "README.md" else pytest.mark.slow)
+    for p in PAGES
+    if blocks(p, "python")
+]
+
+
+@pytest.mark.parametrize("page", CODE, ids=page_id)
 def test_the_code_of_a_page_runs(page, fresh_process):
     # A process of its own: what a page registers would stay in this one.
     printed = fresh_process("\n".join(blocks(page, "python")), MPLBACKEND="agg")
