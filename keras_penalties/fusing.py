@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_penalties.numerics import Tensor, gradient
+from keras_penalties.numerics import Pullback, Tensor, gradient, own_gradient
 
 
 def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -66,7 +66,6 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     The gradient is computed from `x` anew, since to keep what it needs would take
     passes too.
     """
-    import tensorflow as tf
 
     def partial_sums(x: Tensor) -> Tensor:
         # One sum of all would be taken entry after entry; these go side by side.
@@ -80,8 +79,8 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
     forward, backward = fused(partial_sums), fused(slope)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def total(x: Tensor) -> Any:
+    @own_gradient
+    def total(x: Tensor) -> tuple[Tensor, Pullback]:
         return ops.sum(forward(x)), lambda upstream: backward(x, upstream)
 
     return total

@@ -31,16 +31,36 @@ def widened(x: Tensor) -> Tensor:
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
 
 
-def absolute(x: Tensor) -> Tensor:
-    """|x| with slope 0 at 0, where that of JAX is 1."""
-    if keras.backend.backend() != "jax":
-        return ops.absolute(x)
+Pullback: TypeAlias = Callable[[Tensor], Tensor]
+"""From the gradient in a function's value to that in its argument."""
+
+
+def own_gradient(
+    fn: Callable[[Tensor], tuple[Tensor, Pullback]],
+) -> Callable[[Tensor], Tensor]:
+    """The function whose value and pullback `fn` gives, however Keras calls that."""
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def whole(x: Tensor) -> Any:
-        return ops.absolute(x), lambda upstream: upstream * ops.sign(x)
+        value, pullback = fn(x)
 
-    return whole(x)
+        def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
+            # torch gives it by name, after the arguments; the others alone.
+            return pullback(args[-1] if upstream is None else upstream)
+
+        return value, backward
+
+    return whole
+
+
+def absolute(x: Tensor) -> Tensor:
+    """|x| with slope 0 at 0, where that of JAX is 1."""
+    return _absolute(x) if keras.backend.backend() == "jax" else ops.absolute(x)
+
+
+@own_gradient
+def _absolute(x: Tensor) -> tuple[Tensor, Pullback]:
+    return ops.absolute(x), lambda upstream: upstream * ops.sign(x)
 
 
 def positive_part(x: Tensor) -> Tensor:
@@ -119,16 +139,15 @@ def length(x: Tensor, axis: Sequence[int]) -> Tensor:
     """
     largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
 
-    @ops.custom_gradient  # type: ignore[untyped-decorator]
-    def whole(x: Tensor) -> Any:
+    @own_gradient
+    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
         squares = ops.sum(ops.square(x), axis=tuple(axis), keepdims=True)
         size = ops.sqrt(ops.minimum(squares, largest))
 
-        def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-            up = args[-1] if upstream is None else upstream
-            return x * (up / ops.where(size > 0, size, ops.ones_like(size)))
+        def pullback(upstream: Tensor) -> Tensor:
+            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
 
-        return size, backward
+        return size, pullback
 
     return whole(x)
 

@@ -39,6 +39,16 @@ def _seeded():
 
 
 @pytest.fixture
+def precise():
+    """float64 where Keras honours it: on TensorFlow."""
+    if BACKEND == "tensorflow":
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+    yield BACKEND == "tensorflow"
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture
 def fresh_process(tmp_path):
     """Run Python source in a new process on the same backend; its stdout comes back."""
 

@@ -8,7 +8,6 @@ sides of it may show different faults.
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from keras import layers, ops
 
 import keras_penalties as kp
@@ -30,16 +29,6 @@ EVERY = pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in FAULTY else pytest.mark.slow) for n in LAYERS],
 )
-
-
-@pytest.fixture
-def precise():
-    """float64 where Keras honours it: on TensorFlow."""
-    if BACKEND == "tensorflow":
-        keras.config.set_floatx("float64")
-        keras.config.set_dtype_policy("float64")
-    yield BACKEND == "tensorflow"
-    keras.config.set_floatx("float32")
 
 
 def network(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import pytest
+from virtual_devices import EIGHT_CPUS, TWO_CPUS
 
 BACKEND = keras.backend.backend()
 
@@ -70,12 +71,7 @@ def compare(one, many):
 """
 
 MIRRORED = (
-    """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, two)
-"""
+    TWO_CPUS
     + TRAINING
     + """
 one = trained(shares=2)
@@ -114,7 +110,6 @@ def test_mirrored_strategy(fresh_process):
 @pytest.mark.skipif(BACKEND != "jax", reason="Keras' distribution is for JAX")
 def test_data_and_model_parallel(fresh_process):
     """There is one program: a statistic is of the whole batch."""
-    flags = "--xla_force_host_platform_device_count=8"
-    printed = fresh_process(SHARDED, XLA_FLAGS=flags)
+    printed = fresh_process(SHARDED, XLA_FLAGS=EIGHT_CPUS)
     assert printed.count("alike") == 2
     assert "sharded 2" in printed

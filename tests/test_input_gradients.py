@@ -26,16 +26,6 @@ def total(layer, *inputs):
     return float(array(sum(layer.losses)))
 
 
-@pytest.fixture
-def precise():
-    """float64 where Keras honours it: on TensorFlow."""
-    if BACKEND == "tensorflow":
-        keras.config.set_floatx("float64")
-        keras.config.set_dtype_policy("float64")
-    yield BACKEND == "tensorflow"
-    keras.config.set_floatx("float32")
-
-
 class TestClosedForms:
     def test_a_linear_model_gives_ridge(self):
         """The value, and a step of training: the gradient is that of ridge."""

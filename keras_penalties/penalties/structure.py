@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.numerics import Tensor, as_matrix, with_gradient
+from keras_penalties.numerics import (
+    Pullback,
+    Tensor,
+    as_matrix,
+    own_gradient,
+    with_gradient,
+)
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.registry import register
 
@@ -61,18 +67,14 @@ class Orthogonality(Penalty):
         return ops.reshape(ops.matmul(u * root, vt), x.shape)
 
 
-@ops.custom_gradient  # type: ignore[untyped-decorator]
-def _orthogonality(x: Tensor) -> Any:
+@own_gradient
+def _orthogonality(x: Tensor) -> tuple[Tensor, Pullback]:
     """`‖xᵀ·x − I‖²`, whose gradient `4x·(xᵀx − I)` takes one product and not two."""
     x = ops.clip(x, -1e8, 1e8)
     gram = _gram(x)
     excess = gram - ops.eye(gram.shape[0], dtype=gram.dtype)
-
-    def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-        up = args[-1] if upstream is None else upstream
-        return ops.matmul(x, (4.0 * up) * excess)
-
-    return ops.sum(ops.square(excess)), backward
+    total = ops.sum(ops.square(excess))
+    return total, lambda upstream: ops.matmul(x, (4.0 * upstream) * excess)
 
 
 def _gram(x: Tensor) -> Tensor:
