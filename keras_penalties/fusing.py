@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_penalties.numerics import Pullback, Tensor, gradient, own_gradient
@@ -60,6 +63,21 @@ def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return tf.function(fn, jit_compile=True, autograph=False)
 
 
+_SLICES = 8
+
+
+def _folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """`fn` of slices along an axis, added up: what is left to sum is an eighth.
+
+    A sum that XLA fuses with `fn` goes entry after entry, and one that it doesn't is a
+    pass more. Slices go side by side, in the pass that `fn` takes.
+    """
+    count = x.shape[axis] // _SLICES
+    *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
+    few = ops.sum(fn(rest), axis, keepdims=True) / count
+    return functools.reduce(operator.add, map(fn, slices)) + few
+
+
 def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
 
@@ -67,20 +85,49 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     passes too.
     """
 
-    def partial_sums(x: Tensor) -> Tensor:
-        # One sum of all would be taken entry after entry; these go side by side.
-        x = ops.reshape(x, (-1,))
-        even = x.shape[0] // 2**14 * 2**14
-        sums = ops.sum(fn(ops.reshape(x[:even], (64, -1, 256))), axis=1)
-        return sums + ops.sum(fn(x[even:])) / 2**14
-
     def slope(x: Tensor, upstream: Tensor) -> Tensor:
         return upstream * gradient(lambda x: ops.sum(fn(x)), x)
 
-    forward, backward = fused(partial_sums), fused(slope)
+    forward, backward = fused(functools.partial(_folded, fn, axis=0)), fused(slope)
 
     @own_gradient
     def total(x: Tensor) -> tuple[Tensor, Pullback]:
-        return ops.sum(forward(x)), lambda upstream: backward(x, upstream)
+        folded = forward(ops.reshape(x, (-1,)))
+        return ops.sum(folded), lambda upstream: backward(x, upstream)
 
     return total
+
+
+def length(x: Tensor, axis: Sequence[int]) -> Tensor:
+    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
+
+    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
+    The gradient at 0 is 0.
+    """
+    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
+
+    @own_gradient
+    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
+        squares = ops.sum(_squares(x, axis), axis=tuple(axis), keepdims=True)
+        size = ops.sqrt(ops.minimum(squares, largest))
+
+        def pullback(upstream: Tensor) -> Tensor:
+            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
+
+        return size, pullback
+
+    return whole(x)
+
+
+def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
+    """Each entry's square, or sums of some of them along one of the axes."""
+    longest = max(axis, key=lambda a: x.shape[a] or 0)
+    if not pays_to_fuse(x) or x.shape[longest] < 8 * _SLICES:
+        return ops.square(x)
+    return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
+
+
+@functools.cache
+def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
+    """One compiled function for all tensors of a shape."""
+    return fused(functools.partial(_folded, ops.square, axis=axis))

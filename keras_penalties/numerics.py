@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
-import numpy as np
 from keras import ops
 
 Tensor: TypeAlias = Any
@@ -129,27 +128,6 @@ def norm(
     root = ops.sqrt(ops.where(zero, ops.ones_like(squares), squares))
     result = scale * ops.where(zero, ops.zeros_like(squares), root)
     return result if keepdims else ops.squeeze(result, axis)
-
-
-def length(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
-
-    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
-    The gradient at 0 is 0.
-    """
-    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
-
-    @own_gradient
-    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
-        squares = ops.sum(ops.square(x), axis=tuple(axis), keepdims=True)
-        size = ops.sqrt(ops.minimum(squares, largest))
-
-        def pullback(upstream: Tensor) -> Tensor:
-            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
-
-        return size, pullback
-
-    return whole(x)
 
 
 def as_matrix(x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, absolute, length
+from keras_penalties.fusing import length
+from keras_penalties.numerics import Tensor, absolute
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
