@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class TermMean(keras.metrics.Metric):
     def __init__(self, host: PenaltyLayer, term: Term, name: str, index: int) -> None:
         super().__init__(name=name, dtype="float32")
         # Methods, not the layer: saving walks attributes, and would go in circles.
-        self._sums, self._reset = host.latest_sums, host.reset_sums
+        self._mean, self._reset = host.latest_mean, host.reset_sums
         self.term, self._index = term, index
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
@@ -52,8 +54,7 @@ class TermMean(keras.metrics.Metric):
 
     def result(self) -> Tensor:
         """The mean so far, each batch weighted by its size, as Keras' loss is."""
-        sums = self._sums()
-        return ops.divide_no_nan(sums[self._index], sums[-1])
+        return self._mean(self._index)
 
 
 class PenaltyLayer(keras.layers.Layer):
@@ -72,7 +73,7 @@ class PenaltyLayer(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._ledger = compat.LossLedger()
-        self._traced = SimpleNamespace(sums=None, terms={})
+        self._traced = SimpleNamespace(means=None, terms={})
         self._said: set[str] = set()
         self.terms: tuple[Term, ...] = ()
 
@@ -124,24 +125,27 @@ class PenaltyLayer(keras.layers.Layer):
             **kwargs,
         )
 
+    def present_strengths(self) -> list[Tensor]:
+        """Each term's strength at the present step; of a target, the multiplier."""
+        # A copy: torch must not see change what a gradient will be computed from.
+        present = list(ops.unstack(ops.copy(self.strengths)))
+        for index, term in enumerate(self.terms):
+            if isinstance(term.penalty.strength, LearningRateSchedule):
+                scheduled = term.penalty.strength(self.steps)
+                present[index] = ops.cast(scheduled, self.strengths.dtype)
+        return present
+
     def strength(self, term: Term) -> Tensor:
         """The term's strength at the present step; of a target, the multiplier."""
-        if isinstance(term.penalty.strength, LearningRateSchedule):
-            return ops.cast(term.penalty.strength(self.steps), self.strengths.dtype)
-        # A copy: torch must not see change what a gradient will be computed from.
-        return ops.copy(self.strengths[self.terms.index(term)])
-
-    def _steered(self, term: Term, x: Any, value: Tensor) -> Tensor:
-        """The strength for this training step, after which the multiplier moves."""
-        target, index = term.penalty.strength, self.terms.index(term)
-        moved, strength = target.step(self.strength(term), x, value)
-        self.strengths.assign(replaced(self.strengths, index, moved))
-        return strength
+        return self.present_strengths()[self.terms.index(term)]
 
     def _measured(
-        self, term: Term, x: Any, training: bool | None
+        self, term: Term, strength: Tensor, x: Any, training: bool | None
     ) -> tuple[Tensor, Tensor]:
-        """The term's strength for this pass, and its value."""
+        """The term's strength for this pass, and its value.
+
+        The multiplier of a target moves, after the strength is taken from it.
+        """
         dtype, given = self.strengths.dtype, term.penalty.strength
 
         def value() -> Tensor:
@@ -150,12 +154,13 @@ class PenaltyLayer(keras.layers.Layer):
         if isinstance(given, Lazy) and not training:
             return ops.convert_to_tensor(given.strength, dtype), value()
         if isinstance(given, Lazy):
-            strength = self.strength(term)
             return strength, in_turns(strength > 0, value, dtype)
         found = value()
         if training and isinstance(given, Target):
-            return self._steered(term, x, found), found
-        return self.strength(term), found
+            moved, strength = given.step(strength, x, found)
+            index = self.terms.index(term)
+            self.strengths.assign(replaced(self.strengths, index, moved))
+        return strength, found
 
     def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
         """What a term adds to the loss."""
@@ -180,14 +185,15 @@ class PenaltyLayer(keras.layers.Layer):
         if self.built:
             self.sums.assign(ops.zeros(self.sums.shape, self.sums.dtype))
 
-    def latest_sums(self) -> Tensor:
-        """The sums for the logs, also inside a traced training step on JAX.
+    def latest_mean(self, index: int) -> Tensor:
+        """One of the means for the logs, also inside a traced training step on JAX.
 
         There Keras computes the logs in a scope that knows no layer's weights.
         """
-        if compat.in_stateless_scope() and self._traced.sums is not None:
-            return self._traced.sums
-        return self.sums.value
+        if compat.in_stateless_scope() and self._traced.means is not None:
+            return self._traced.means[index]
+        sums = ops.unstack(self.sums.value)
+        return ops.divide_no_nan(sums[index], sums[-1])
 
     def latest_terms(self) -> dict[Term, Tensor]:
         """What each term added to the loss in the last forward pass."""
@@ -202,23 +208,23 @@ class PenaltyLayer(keras.layers.Layer):
         first_call = not self._ledger.is_open(self)
         added, strengths = {}, {}
         with compat.full_precision():
+            present = dict(zip(self.terms, self.present_strengths(), strict=True))
             for term, x in targets.items():
                 if not self._acts_or_says(term):
                     continue
                 if term.target != "output" and not first_call:
                     continue  # a weight counts once, however often its layer is called
-                strength, value = self._measured(term, x, training)
+                strength, value = self._measured(term, present[term], x, training)
                 added[term] = self._weighted(term, strength, value)
                 strengths[term] = strength
             earlier = {} if first_call else self._traced.terms
-            both = {t: x + earlier.get(t, 0.0) for t, x in added.items()}
+            both = {t: x + earlier[t] if t in earlier else x for t, x in added.items()}
             self._traced.terms = {**earlier, **both}
             self._log(added, strengths if first_call else {}, inputs, first_call)
             if training and first_call and hasattr(self, "steps"):
                 self.steps.assign_add(1)
-        total = sum(added.values()) if added else None
-        floatx = keras.config.floatx()
-        self._ledger.add(self, [] if total is None else [ops.cast(total, floatx)])
+        total = [functools.reduce(operator.add, added.values())] if added else []
+        self._ledger.add(self, [ops.cast(x, keras.config.floatx()) for x in total])
 
     def _log(
         self,
@@ -229,13 +235,14 @@ class PenaltyLayer(keras.layers.Layer):
     ) -> None:
         """Add to the sums: the terms, the strengths that move, and the batch's size."""
         batch = ops.cast(ops.shape(_first_tensor(inputs))[0], self.sums.dtype)
-        zero = ops.zeros((), self.sums.dtype)
+        one, zero = (ops.convert_to_tensor(n, self.sums.dtype) for n in (1.0, 0.0))
         shown = [added.get(t, zero) for t in self.terms]
         shown += [strengths.get(t, zero) for t in self._moving]
-        sums = ops.stack([*(batch * x for x in shown), batch if first_call else zero])
+        sums = batch * ops.stack([*shown, one if first_call else zero])
         self.sums.assign_add(ops.stop_gradient(sums))
         if compat.in_stateless_scope():
-            self._traced.sums = ops.convert_to_tensor(self.sums)
+            sums = ops.convert_to_tensor(self.sums)
+            self._traced.means = ops.divide_no_nan(sums[:-1], sums[-1])
 
     def _acts_or_says(self, term: Term) -> bool:
         if self.acts(term):

@@ -85,11 +85,11 @@ class AddLoss(PenaltyLayer):
                 "log_strength", start, dtype, trainable=True
             )
 
-    def strength(self, term: Term) -> Tensor:
-        """The term's strength at the present step; of a target, the multiplier."""
-        if isinstance(term.penalty.strength, Learned):
-            return ops.exp(self.log_strength)
-        return super().strength(term)
+    def present_strengths(self) -> list[Tensor]:
+        """The strength at the present step; of a target, the multiplier."""
+        if isinstance(self.terms[0].penalty.strength, Learned):
+            return [ops.exp(self.log_strength)]
+        return super().present_strengths()
 
     def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
         if isinstance(term.penalty.strength, Learned):

@@ -109,6 +109,18 @@ class Penalized(PenaltyLayer):
         self._add_terms(targets, inputs, training)
         return outputs
 
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own, by its shapes alone where it knows them: nothing is traced.
+
+        What `call` would refuse is refused here too, when the model is made.
+        """
+        default = keras.layers.Layer.compute_output_shape
+        if type(self.layer).compute_output_shape is default or not self.layer.built:
+            return super().compute_output_spec(inputs, *args, **kwargs)
+        self._refuse_doubles()
+        kwargs.pop("training", None)  # not every layer takes it
+        return self.layer.compute_output_spec(inputs, *args, **kwargs)
+
     def _refuse_doubles(self) -> None:
         """Each weight has at most one penalty of a kind, its own slot's included.
 
