@@ -181,40 +181,55 @@ def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return value_and_gradient(fn, x)[1]
 
 
-def jacobian(fn: Callable[[Tensor], Tensor], x: Tensor, outputs: int) -> Tensor:
-    """Each sample's Jacobian, (batch, outputs, *its shape), a backward pass per output.
+def jacobian(value: Tensor, pullback: Pullback, outputs: int) -> Tensor:
+    """Each sample's Jacobian, (batch, outputs, *its shape), a pullback per output.
 
-    `fn` maps (batch, ...) to (batch, ...), `outputs` entries of a sample in all, each
-    of which depends on its own sample only.
+    `value` is (batch, ...), `outputs` entries of a sample in all, each of which depends
+    on its own sample only.
     """
+    shape = ops.shape(value)
 
-    def entry(j: int) -> Callable[[Tensor], Tensor]:
-        return lambda x: ops.sum(ops.reshape(fn(x), (-1, outputs))[:, j])
+    def along(unit: Tensor) -> Tensor:
+        rows = ops.broadcast_to(unit, (shape[0], outputs))
+        return pullback(ops.reshape(rows, shape))
 
-    return ops.stack([gradient(entry(j), x) for j in range(outputs)], axis=1)
+    units = ops.unstack(ops.eye(outputs, dtype=value.dtype))
+    return ops.stack([along(unit) for unit in units], axis=1)
 
 
 def value_and_gradient(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The scalar `fn(x)` and its gradient, both differentiable."""
+    value, pullback = value_and_pullback(fn, x)
+    return value, pullback(ops.ones_like(value))
+
+
+def value_and_pullback(
+    fn: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Pullback]:
+    """The tensor `fn(x)` and its pullback, both differentiable."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        value, slope = jax.value_and_grad(fn)(ops.convert_to_tensor(x))
-        return value, slope
+        value, pullback = jax.vjp(fn, ops.convert_to_tensor(x))
+        return value, lambda upstream: pullback(upstream)[0]
     if backend == "tensorflow":
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)
-        with _replaced(tf.nn, "moments", _moments), tf.GradientTape() as tape:
+        with (
+            _replaced(tf.nn, "moments", _moments),
+            tf.GradientTape(persistent=True) as tape,
+        ):
             tape.watch(x)
             value = fn(x)
-        slope = tape.gradient(value, x, unconnected_gradients="zero")
-        return value, slope
+        return value, lambda upstream: tape.gradient(
+            value, x, upstream, unconnected_gradients="zero"
+        )
     if backend == "torch":
-        return _torch_value_and_gradient(fn, x)
+        return _torch_value_and_pullback(fn, x)
     raise NotImplementedError(
         f"Input gradients need TensorFlow, JAX or torch. The backend is '{backend}'."
     )
@@ -252,9 +267,9 @@ def _layer_norm(
     return x if bias is None else x + bias
 
 
-def _torch_value_and_gradient(
+def _torch_value_and_pullback(
     fn: Callable[[Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Pullback]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -269,11 +284,20 @@ def _torch_value_and_gradient(
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)
         value = fn(x)
+
+    def pullback(upstream: Tensor) -> Tensor:
         if not value.requires_grad:
-            return value, torch.zeros_like(x)
-        (slope,) = torch.autograd.grad(
-            value, x, create_graph=tracked, allow_unused=True
-        )
-    if slope is None:
-        slope = torch.zeros_like(x)
-    return (value, slope) if tracked else (value.detach(), slope.detach())
+            return torch.zeros_like(x)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(
+                value,
+                x,
+                upstream,
+                retain_graph=True,
+                create_graph=tracked,
+                allow_unused=True,
+            )
+        slope = torch.zeros_like(x) if slope is None else slope
+        return slope if tracked else slope.detach()
+
+    return value if tracked else value.detach(), pullback

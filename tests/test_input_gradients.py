@@ -235,6 +235,27 @@ class TestState:
         model.train_on_batch(X)
         np.testing.assert_allclose(array(norm.moving_mean), 0.1 * X.mean(0), rtol=1e-5)
 
+    @pytest.mark.parametrize("host", ["input_gradient", "gradient_penalty"])
+    def test_random_outputs_are_those_of_the_bare_layer_and_move_its_seed_once(
+        self, host
+    ):
+        """They come from the derivative's forward pass, at the seed before the call."""
+        found, seeds = [], []
+        for wrapped in (False, True):
+            drop = layers.Dropout(0.5, seed=7)
+            net = keras.Sequential([keras.Input((3,)), drop])
+            layer = net
+            if wrapped and host == "input_gradient":
+                layer = kp.layers.InputGradient(net, "l2(0.5)")
+            elif wrapped:
+                layer = kp.layers.GradientPenalty(net)
+            x = ops.convert_to_tensor(X)
+            found.append([array(layer(x, training=True)) for _ in range(2)])
+            seeds.append(array(drop.seed_generator.state))
+        np.testing.assert_array_equal(found[0], found[1])
+        assert (found[0][0] != found[0][1]).any()
+        np.testing.assert_array_equal(seeds[0], seeds[1])
+
     def test_the_wrapped_layers_own_losses_count_once(self):
         inner = layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.3))
         net = keras.Sequential(

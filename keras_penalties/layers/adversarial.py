@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.layers.derivatives import DerivativeLayer, example_layer, pure
+from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
 from keras_penalties.numerics import Tensor, gradient, norm, widened
 from keras_penalties.penalties.separable import L1
 from keras_penalties.registry import register
@@ -65,11 +66,13 @@ class VirtualAdversarial(DerivativeLayer):
         self.radius = checks.positive("radius", radius)
         self.step = checks.positive("step", step)
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The divergences, one for each of the classifier's decisions."""
         if len(outputs.shape) < 2 or outputs.shape[-1] == 1:
             checks.refuse("layer", "two logits or more in the last axis", outputs.shape)
-        fn, x = pure(self.layer, inputs), widened(inputs)
+        x = widened(inputs)
         log_p = ops.stop_gradient(ops.log_softmax(fn(x), axis=-1))
 
         def divergence(r: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class VirtualAdversarial(DerivativeLayer):
         start = keras.random.normal(ops.shape(x), seed=self.seed_generator)
         start = self.step * _unit(ops.cast(start, x.dtype))
         slope = gradient(lambda r: ops.sum(divergence(r)), start)
-        return divergence(ops.stop_gradient(self.radius * _unit(slope)))
+        return divergence(ops.stop_gradient(self.radius * _unit(slope))), outputs
 
     def _arguments(self) -> dict[str, Any]:
         return {

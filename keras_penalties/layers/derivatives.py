@@ -11,11 +11,7 @@ from keras import ops
 
 from keras_penalties import checks, compat
 from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import (
-    Tensor,
-    jacobian,
-    widened,
-)
+from keras_penalties.numerics import Tensor, jacobian, value_and_pullback, widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 
@@ -24,13 +20,15 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input, at its present weights and state.
 
     A layer that is called within a gradient leaks tracers on JAX and moves its batch
-    statistics once more elsewhere.
+    statistics once more elsewhere. State is copied, since a call of the layer itself
+    that follows moves it in its place.
     """
     check_single(layer, inputs)
     if not keras.backend.is_float_dtype(inputs.dtype):
         checks.refuse("inputs", "floats, to be differentiated by", inputs.dtype)
     with compat.full_precision():
-        state = [(v, ops.convert_to_tensor(v)) for v in layer.variables]
+        state = [(v, ops.convert_to_tensor(v)) for v in layer.trainable_variables]
+        state += [(v, ops.copy(v)) for v in layer.non_trainable_variables]
     mask = compat.keras_mask(inputs)
 
     def call(x: Tensor) -> Tensor:
@@ -127,7 +125,7 @@ def _differentiated(
     """The derivative of `fn`, which has that shape for a sample, as a function."""
 
     def call(x: Tensor) -> Tensor:
-        rows = jacobian(fn, x, math.prod(shape[:-1]))
+        rows = jacobian(*value_and_pullback(fn, x), math.prod(shape[:-1]))
         return ops.reshape(rows, (-1, *shape))
 
     return call
@@ -160,8 +158,15 @@ class DerivativeLayer(PenaltyLayer):
             for p in parts
         )
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """What is penalised, one row for each sample."""
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is penalised, one row for each sample, and the outputs.
+
+        `fn` is the layer as a function, at the state before the call that gave
+        `outputs`. Outputs of the forward pass that the derivative takes spare the
+        loss's gradient a way back of its own.
+        """
         raise NotImplementedError
 
     def build(self, input_shape: Any = None) -> None:
@@ -172,16 +177,23 @@ class DerivativeLayer(PenaltyLayer):
 
     def call(self, inputs: Tensor, *, training: bool | None = None) -> Any:
         """What the layer gives out, the penalty on its derivative added."""
-        outputs = self.layer(inputs)
-        self._penalise(inputs, outputs, training)
-        return outputs
-
-    def _penalise(self, inputs: Tensor, outputs: Tensor, training: Any) -> None:
         if not compat.losses_wanted():
-            return
-        check_single(self.layer, inputs, outputs)
-        target = self.derivative(inputs, outputs)
+            return self.layer(inputs)
+        fn = pure(self.layer, inputs)
+        return self._penalised(fn, inputs, self.layer(inputs), training)
+
+    def _penalised(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        outputs: Tensor,
+        training: bool | None,
+    ) -> Tensor:
+        """The outputs, the penalty on the derivative at `inputs` added."""
+        check_single(self.layer, outputs)
+        target, same = self.derivative(fn, inputs, outputs)
         self._add_terms(dict.fromkeys(self.terms, target), inputs, training)
+        return ops.cast(same, outputs.dtype)
 
     def _signs(self, shape: Any) -> Tensor:
         """Independent -1 and 1, the probes of Hutchinson's estimates."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 from keras import ops
 
-from keras_penalties import checks, penalties
+from keras_penalties import checks, compat, penalties
+from keras_penalties.fusing import length
 from keras_penalties.layers.derivatives import (
     DerivativeLayer,
     check_single,
@@ -17,9 +19,8 @@ from keras_penalties.layers.derivatives import (
 )
 from keras_penalties.numerics import (
     Tensor,
-    gradient,
-    norm,
     positive_part,
+    value_and_pullback,
     widened,
 )
 from keras_penalties.penalties.separable import L2
@@ -67,10 +68,12 @@ class InputGradient(DerivativeLayer):
         self.penalty = penalties.get(penalty)
         super().__init__(layer, self.penalty, "input_gradient", None, **kwargs)
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The gradient, in the shape of the input."""
-        fn = pure(self.layer, inputs)
-        return gradient(lambda x: ops.sum(fn(x)), widened(inputs))
+        outputs, pullback = value_and_pullback(fn, widened(inputs))
+        return pullback(ops.ones_like(outputs)), outputs
 
     def _arguments(self) -> dict[str, Any]:
         return {"penalty": keras.saving.serialize_keras_object(self.penalty)}
@@ -136,25 +139,31 @@ class GradientPenalty(DerivativeLayer):
         self, inputs: Tensor, other: Tensor = None, *, training: bool | None = None
     ) -> Any:
         """The critic's output, or those for both batches, the penalty added."""
-        outputs = self.layer(inputs)
         if other is None:
-            self._penalise(inputs, outputs, training)
-            return outputs
-        check_single(self.layer, inputs, other)
+            return super().call(inputs, training=training)
+        outputs = self.layer(inputs)
+        if compat.losses_wanted():
+            check_single(self.layer, inputs, other)
+            between = self._between(inputs, other)
+            self._penalised(pure(self.layer, between), between, outputs, training)
+        return [outputs, self.layer(other)]
+
+    def _between(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """A place at random between each pair."""
         shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
         share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         share = ops.cast(share, inputs.dtype)
-        self._penalise(share * inputs + (1.0 - share) * other, outputs, training)
-        return [outputs, self.layer(other)]
+        return share * inputs + (1.0 - share) * other
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """By how much each sample's norm is off, (batch, 1)."""
-        fn = pure(self.layer, inputs)
-        slope = gradient(lambda x: ops.sum(fn(x)), widened(inputs))
-        size = math.prod(inputs.shape[1:])
-        excess = norm(ops.reshape(slope, (-1, size)), axis=1, keepdims=True)
-        excess = excess - self.radius
-        return positive_part(excess) if self.one_sided else excess
+        outputs, pullback = value_and_pullback(fn, widened(inputs))
+        slope = pullback(ops.ones_like(outputs))
+        rows = ops.reshape(slope, (-1, math.prod(inputs.shape[1:])))
+        excess = length(rows, (1,)) - self.radius
+        return positive_part(excess) if self.one_sided else excess, outputs
 
     def _arguments(self) -> dict[str, Any]:
         return {

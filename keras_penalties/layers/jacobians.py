@@ -10,12 +10,13 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, penalties
-from keras_penalties.layers.derivatives import DerivativeLayer, example_layer, pure
+from keras_penalties.fusing import length
+from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
 from keras_penalties.numerics import (
     Tensor,
     gradient,
     jacobian,
-    norm,
+    value_and_pullback,
     widened,
 )
 from keras_penalties.penalties.separable import L2
@@ -70,18 +71,20 @@ class Contractive(DerivativeLayer):
         super().__init__(layer, L2(strength), "contractive", seed, **kwargs)
         self.probes = None if probes is None else checks.integer("probes", probes)
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The Jacobian, or what has its norm, in the mean at least."""
         slopes = _dense_slopes(self.layer, outputs)
         if slopes is not None:
-            return slopes * norm(widened(self.layer.kernel), axis=0)
-        fn, x = pure(self.layer, inputs), widened(inputs)
+            return slopes * length(widened(self.layer.kernel), (0,)), outputs
+        size = _size(outputs) if self.probes is None else 0
+        outputs, pullback = value_and_pullback(fn, widened(inputs))
         if self.probes is None:
-            return jacobian(fn, x, _size(outputs))
+            return jacobian(outputs, pullback, size), outputs
         shape, scale = ops.shape(outputs), 1.0 / math.sqrt(self.probes)
         probes = [scale * self._signs(shape) for _ in range(self.probes)]
-        rows = [gradient(_along(fn, v), x) for v in probes]
-        return ops.stack(rows, axis=1)
+        return ops.stack([pullback(v) for v in probes], axis=1), outputs
 
     def _arguments(self) -> dict[str, Any]:
         strength = keras.saving.serialize_keras_object(self._strength())
@@ -104,11 +107,6 @@ def _dense_slopes(layer: Any, outputs: Tensor) -> Tensor | None:
     if layer.activation is keras.activations.sigmoid:
         return h * (1.0 - h)
     return None
-
-
-def _along(fn: Callable[[Tensor], Tensor], v: Tensor) -> Callable[[Tensor], Tensor]:
-    """The scalar function `Σ fn(x)·v`."""
-    return lambda x: ops.sum(fn(x) * v)
 
 
 def _size(x: Tensor) -> int:
@@ -165,21 +163,23 @@ class HessianTrace(DerivativeLayer):
         super().__init__(layer, self.penalty, "hessian_trace", seed, **kwargs)
         self.probes = None if probes is None else checks.integer("probes", probes)
 
-    def derivative(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+    def derivative(
+        self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The traces, (batch, 1)."""
-        fn, x = pure(self.layer, inputs), widened(inputs)
-
-        def slope(x: Tensor) -> Tensor:
-            return gradient(lambda x: ops.sum(fn(x)), x)
-
+        x = widened(inputs)
+        size = _size(inputs) if self.probes is None else 0
+        slope, pullback = value_and_pullback(
+            lambda x: gradient(lambda x: ops.sum(fn(x)), x), x
+        )
         if self.probes is None:
-            size = _size(inputs)
-            hessian = ops.reshape(jacobian(slope, x, size), (-1, size, size))
-            return ops.sum(ops.diagonal(hessian, axis1=1, axis2=2), 1, keepdims=True)
+            hessian = ops.reshape(jacobian(slope, pullback, size), (-1, size, size))
+            traces = ops.diagonal(hessian, axis1=1, axis2=2)
+            return ops.sum(traces, 1, keepdims=True), outputs
         probes = [self._signs(ops.shape(inputs)) for _ in range(self.probes)]
-        rows = [v * gradient(_along(slope, v), x) for v in probes]
-        mean = sum(rows) / self.probes
-        return ops.sum(ops.reshape(mean, (ops.shape(x)[0], -1)), 1, keepdims=True)
+        mean = sum(v * pullback(v) for v in probes) / self.probes
+        rows = ops.reshape(mean, (ops.shape(x)[0], -1))
+        return ops.sum(rows, 1, keepdims=True), outputs
 
     def _arguments(self) -> dict[str, Any]:
         penalty = keras.saving.serialize_keras_object(self.penalty)
