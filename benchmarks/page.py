@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pages import DOCS, table, write
 PAGE = "benchmarks.md"
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 COLOURS = {"tensorflow": "tab:orange", "jax": "tab:blue", "torch": "tab:grey"}
-PACKAGES = ("keras", "tensorflow", "jax", "torch", "optax", "numpy")
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "optax", "sae-lens", "numpy")
 
 Measured = Mapping[tuple[str, int], list[Result]]
 Row = tuple[str, str, str]
@@ -28,6 +29,7 @@ def write_page(measured: Measured, minutes: float | None) -> None:
     picture = "![Each ratio over its bar](images/benchmarks.png)"
     write(PAGE, "machine", machine(minutes))
     write(PAGE, "bars", f"{picture}\n\n{bars(measured)}")
+    write(PAGE, "growth", growth(measured))
     write(PAGE, "details", details(measured))
 
 
@@ -94,6 +96,21 @@ def _cell(result: Result | None) -> str:
         return ""
     shown = f"{result.ratio:.3f}"
     return f"{shown} met" if result.verdict == "met" else f"**{shown} not met**"
+
+
+def growth(measured: Measured) -> str:
+    """What a penalty adds to a step, for each parameter of ever larger layers."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for column, results in measured.items():
+        for r in results:
+            if found := re.fullmatch(r"A step with (1e\d) parameters", r.bench):
+                each = 1e6 * (r.ours - r.theirs) / float(found[1])  # ns of ms
+                row = cells.setdefault((column_name(column), r.claim.ours), {})
+                row[found[1]] = f"{each:.2f}"
+    sizes = sorted({size for row in cells.values() for size in row})
+    head = " | ".join(["", "ns a parameter", *sizes])
+    lines = ([*key, *(row.get(s, "") for s in sizes)] for key, row in cells.items())
+    return table(head, lines)
 
 
 def details(measured: Measured) -> str:

@@ -14,7 +14,14 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.fusing import compiled
-from keras_penalties.numerics import Tensor, as_matrix, norm
+from keras_penalties.numerics import (
+    Pullback,
+    Tensor,
+    as_matrix,
+    norm,
+    own_gradient,
+    value_and_gradient,
+)
 from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
@@ -87,12 +94,17 @@ class Spectral(Penalty):
 
     def value(self, x: Tensor) -> Tensor:
         """`penalty.value(σ)`."""
-        x = as_matrix(x)
-        u, s, vt = ops.svd(ops.stop_gradient(x), full_matrices=False)
-        # σ as a linear function of x: its gradient is right where the SVD's is not.
-        aligned = ops.sum(u * ops.matmul(x, ops.transpose(vt)), axis=0)
-        smallest = max(x.shape) * np.finfo(_dtype(x)).eps * s[0]
-        return self.penalty.value(ops.where(s > smallest, aligned, 0.0 * s))
+
+        @own_gradient  # that of the SVD is not right where singular values are equal
+        def whole(x: Tensor) -> tuple[Tensor, Pullback]:
+            u, s, vt = map(ops.stop_gradient, ops.svd(x, full_matrices=False))
+            counts = s > max(x.shape) * np.finfo(_dtype(x)).eps * s[0]
+            values = ops.where(counts, s, 0.0 * s)
+            value, slopes = value_and_gradient(self.penalty.value, values)
+            slopes = ops.where(counts, slopes, 0.0 * s)
+            return value, lambda upstream: ops.matmul(u * (upstream * slopes), vt)
+
+        return whole(as_matrix(x))
 
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The inner proximal map on the singular values."""
