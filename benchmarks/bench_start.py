@@ -76,7 +76,7 @@ def test_peak_memory(options, report):
     """A fresh process each, four times as wide, so that weights are what fills it."""
     size = [str(n) for n in (options.features, 4 * options.width, options.batch)]
     samples = {name: [] for name in hosts()}
-    for _ in range(2 * options.runs + 1):  # what compilers take differs by some MB
+    for _ in range(options.runs + 1):  # what compilers take differs by some MB
         for name, peaks in samples.items():
             peaks += fresh(__file__, name, *size)
     bar = None if BACKEND == "torch" else 1.05

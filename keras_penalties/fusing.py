@@ -66,7 +66,7 @@ def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 _SLICES = 8
 
 
-def _folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+def folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
     """`fn` of slices along an axis, added up: what is left to sum is an eighth.
 
     A sum that XLA fuses with `fn` goes entry after entry, and one that it doesn't is a
@@ -76,6 +76,13 @@ def _folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
     *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
     few = ops.sum(fn(rest), axis, keepdims=True) / count
     return functools.reduce(operator.add, map(fn, slices)) + few
+
+
+def fold_axis(x: Tensor, axes: Sequence[int]) -> int | None:
+    """The axis along which `folded` pays, for a sum over these axes."""
+    longest = max(axes, key=lambda a: x.shape[a] or 0)
+    pays = pays_to_fuse(x) and x.shape[longest] >= 8 * _SLICES
+    return longest if pays else None
 
 
 def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -88,7 +95,7 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def slope(x: Tensor, upstream: Tensor) -> Tensor:
         return upstream * gradient(lambda x: ops.sum(fn(x)), x)
 
-    forward, backward = fused(functools.partial(_folded, fn, axis=0)), fused(slope)
+    forward, backward = fused(functools.partial(folded, fn, axis=0)), fused(slope)
 
     @own_gradient
     def total(x: Tensor) -> tuple[Tensor, Pullback]:
@@ -121,8 +128,8 @@ def length(x: Tensor, axis: Sequence[int]) -> Tensor:
 
 def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
     """Each entry's square, or sums of some of them along one of the axes."""
-    longest = max(axis, key=lambda a: x.shape[a] or 0)
-    if not pays_to_fuse(x) or x.shape[longest] < 8 * _SLICES:
+    longest = fold_axis(x, axis)
+    if longest is None:
         return ops.square(x)
     return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
 
@@ -130,4 +137,4 @@ def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
 @functools.cache
 def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
     """One compiled function for all tensors of a shape."""
-    return fused(functools.partial(_folded, ops.square, axis=axis))
+    return fused(functools.partial(folded, ops.square, axis=axis))

@@ -1,5 +1,7 @@
 """The ways that make a penalty cheap give what the plain formula gives."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,37 @@ def penalized(strength, shape=(4,), **kwargs):
     model = keras.Sequential([keras.Input(shape), layer])
     model.compile(keras.optimizers.SGD(0.01), "mse")
     return model, layer
+
+
+def test_a_model_is_made_and_loaded_without_a_trace_of_the_wrapped_layer(
+    monkeypatch, tmp_path
+):
+    model, _ = penalized(0.1)
+    model.save(tmp_path / "model.keras")
+
+    @functools.wraps(keras.layers.Dense.call)  # Keras reads its signature
+    def call(*args, **kwargs):
+        pytest.fail("traced")
+
+    monkeypatch.setattr(keras.layers.Dense, "call", call)
+    assert penalized(0.1)[0].output_shape == (None, 3)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.output_shape == (None, 3)
+    misnamed = kp.layers.Penalized(keras.layers.Dense(3), weights={"nothing": "l1"})
+    with pytest.raises(ValueError, match="names that fit one weight"):
+        misnamed(keras.Input((4,)))
+
+
+def test_a_layer_that_knows_no_shapes_is_traced():
+    class Odd(keras.layers.Layer):
+        def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(input_shape[-1],), name="kernel")
+
+        def call(self, inputs):
+            return {"both": ops.concatenate([inputs, inputs * self.kernel], axis=-1)}
+
+    layer = kp.layers.Penalized(Odd(), weights={"kernel": "l1"})
+    assert layer(keras.Input((4,)))["both"].shape == (None, 8)
 
 
 def test_predict_computes_no_term(monkeypatch):
