@@ -99,8 +99,8 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
     @own_gradient
     def total(x: Tensor) -> tuple[Tensor, Pullback]:
-        folded = forward(ops.reshape(x, (-1,)))
-        return ops.sum(folded), lambda upstream: backward(x, upstream)
+        sums = forward(ops.reshape(x, (-1,)))
+        return ops.sum(sums), lambda upstream: backward(x, upstream)
 
     return total
 
