@@ -82,12 +82,11 @@ def test_the_activity_slot_divides_from_keras_3_14_on():
 
 
 def test_metrics_on_jax_are_still_computed_without_the_layers_weights():
-    """Why `latest_sums` hands the traced sums over."""
+    """Why `latest_mean` hands the traced means over."""
     if BACKEND != "jax":
         pytest.skip("a fault of Keras on JAX")
     layer = kp.layers.ActivityPenalty("l1(1.0)", name="a")
-    layer.latest_sums = lambda: layer.sums.value
-    layer._means[0]._sums = layer.latest_sums
+    layer._means[0]._mean = lambda index: layer.sums.value[index]
     model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(1)])
     model.compile("sgd", "mse")
     logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)
