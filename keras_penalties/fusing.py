@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_penalties.compat import carry_mask, keras_mask
 from keras_penalties.numerics import Pullback, Tensor, gradient, own_gradient
 
 
@@ -61,6 +62,31 @@ def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     import tensorflow as tf
 
     return tf.function(fn, jit_compile=True, autograph=False)
+
+
+def in_step(value: Tensor, outputs: Any) -> tuple[Tensor, Any]:
+    """Both as they are; the gradient of `value` waits for that of `outputs`.
+
+    In a graph of TensorFlow the slope of a weight's penalty is ready at once, and would
+    take memory until the loss's own gradient comes to the weight.
+    """
+    import tensorflow as tf
+
+    given = keras.tree.flatten(outputs)
+    if not all(tf.is_tensor(x) and x.dtype.is_floating for x in given):
+        return value, outputs
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def both(value: Tensor, *tensors: Tensor) -> Any:
+        def pullback(upstream: Tensor, *slopes: Tensor) -> tuple[Tensor, ...]:
+            with tf.control_dependencies(slopes):
+                return tf.identity(upstream), *slopes
+
+        return (value, *map(tf.identity, tensors)), pullback
+
+    value, *tensors = both(value, *given)
+    masked = [carry_mask(x, keras_mask(y)) for x, y in zip(tensors, given, strict=True)]
+    return value, keras.tree.pack_sequence_as(outputs, masked)
 
 
 _SLICES = 8

@@ -111,6 +111,79 @@ def test_the_gradient_of_a_fused_sum_can_be_differentiated():
     np.testing.assert_allclose(outer.gradient(slope, x), 6 * x, rtol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")
+def test_a_large_weights_slope_waits_for_the_gradient_of_what_the_layer_gave():
+    """Else it would lie in memory from the start of a step."""
+    import tensorflow as tf
+
+    def named(name):
+        @tf.custom_gradient
+        def same(x):
+            return tf.identity(x), lambda upstream: tf.identity(upstream, name=name)
+
+        return same
+
+    class Named(P.L1):
+        def value(self, x):
+            return named("slope")(super().value(x))
+
+    dense = keras.layers.Dense(LARGE[1], use_bias=False)
+    layer = kp.layers.Penalized(dense, weights={"kernel": Named(0.5)})
+    x = tf.ones((2, LARGE[0]))
+    layer(x)
+
+    @tf.function
+    def slope():
+        with tf.GradientTape() as tape:
+            outputs = named("loss")(layer(x))
+            total = tf.reduce_sum(outputs) + sum(layer.losses)
+        return tape.gradient(total, dense.kernel.value)
+
+    kernel = ops.convert_to_numpy(dense.kernel)
+    np.testing.assert_allclose(slope(), 2 + 0.5 * np.sign(kernel), rtol=1e-6)
+    operations = slope.get_concrete_function().graph.get_operations()
+    waiting = [o for o in operations if o.name.endswith("slope")]
+    before = set()
+    while waiting:
+        operation = waiting.pop()
+        found = {tensor.op for tensor in operation.inputs} | {*operation.control_inputs}
+        waiting += found - before
+        before |= found
+    assert any(o.name.endswith("loss") for o in before)
+
+
+@pytest.mark.parametrize("rows", [5, 400])  # the larger is fused on TensorFlow
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_wrapped_layers_mask_goes_on(rows, alone):
+    embedding = keras.layers.Embedding(rows, 200, mask_zero=True)
+    inner = embedding if alone else keras.Sequential([keras.Input((3,)), embedding])
+    layer = kp.layers.Penalized(inner, weights={"embeddings": "l1"})
+    pool = keras.layers.GlobalAveragePooling1D()
+    model = keras.Sequential([keras.Input((3,)), layer, pool])
+    model.compile("sgd", "mse")
+    x = np.array([[1, 2, 0], [3, 0, 0]])
+    vectors = ops.convert_to_numpy(embedding.embeddings)[x]
+    means = np.stack([vectors[0, :2].mean(0), vectors[1, 0]])
+    logs = model.evaluate(x, means, return_dict=True, verbose=0)
+    assert logs["loss"] == pytest.approx(logs[layer.terms[0].name], rel=1e-6)
+
+
+def test_a_large_wrapped_layer_may_give_integers_too():
+    class Counts(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=LARGE, name="kernel")
+
+        def call(self, inputs):
+            return ops.cast(inputs, "int32"), inputs * ops.sum(self.kernel)
+
+    inputs = keras.Input((3,))
+    layer = kp.layers.Penalized(Counts(), weights={"kernel": "l2"})
+    model = keras.Model(inputs, layer(inputs)[1])
+    model.compile("sgd", "mse")
+    x = np.ones((2, 3))
+    assert np.isfinite(model.fit(x, x, verbose=0).history["loss"][0])
+
+
 def penalized(strength, shape=(4,), **kwargs):
     dense = keras.layers.Dense(3, name="dense")
     penalty = P.L1(strength)

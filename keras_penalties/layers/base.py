@@ -16,7 +16,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
-from keras_penalties.fusing import in_turns
+from keras_penalties.fusing import in_step, in_turns, pays_to_fuse
 from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import Lazy, Target, initial, replaced
@@ -200,11 +200,18 @@ class PenaltyLayer(keras.layers.Layer):
         return self._traced.terms
 
     def _add_terms(
-        self, targets: Mapping[Term, Any], inputs: Any, training: bool | None
-    ) -> None:
-        """Add each term's `strength * value` of its target to the loss and the logs."""
+        self,
+        targets: Mapping[Term, Any],
+        inputs: Any,
+        training: bool | None,
+        outputs: Any = None,
+    ) -> Any:
+        """Add each term's `strength * value` of its target to the loss and the logs.
+
+        Back comes what `call` gives out.
+        """
         if not compat.losses_wanted():
-            return
+            return outputs
         first_call = not self._ledger.is_open(self)
         added, strengths = {}, {}
         with compat.full_precision():
@@ -223,8 +230,15 @@ class PenaltyLayer(keras.layers.Layer):
             self._log(added, strengths if first_call else {}, inputs, first_call)
             if training and first_call and hasattr(self, "steps"):
                 self.steps.assign_add(1)
-        total = [functools.reduce(operator.add, added.values())] if added else []
-        self._ledger.add(self, [ops.cast(x, keras.config.floatx()) for x in total])
+        losses = []
+        if added:
+            total = functools.reduce(operator.add, added.values())
+            weights = [targets[t] for t in added if t.target != "output"]
+            if outputs is not None and any(map(pays_to_fuse, weights)):
+                total, outputs = in_step(total, outputs)
+            losses = [ops.cast(total, keras.config.floatx())]
+        self._ledger.add(self, losses)
+        return outputs
 
     def _log(
         self,

@@ -106,8 +106,7 @@ class Penalized(PenaltyLayer):
             t: outputs if t.target == "output" else self.variable(t.target)
             for t in self.terms
         }
-        self._add_terms(targets, inputs, training)
-        return outputs
+        return self._add_terms(targets, inputs, training, outputs)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer's own, by its shapes alone where it knows them: nothing is traced.
