@@ -19,7 +19,7 @@ demo: $(VENV)/.user
 	$(BIN)/keras-penalties demo --out demo-report
 
 test: $(VENV)/.user
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ import keras_penalties as kp
 from keras_penalties import penalties
 
 NONE, STRENGTH = "no penalty", 1e-5
-KERAS = "Keras' L1L2 and L2"
+KERAS = "Keras' own"
 
 
 def hosts():
@@ -30,18 +30,20 @@ def hosts():
     }
 
 
-def three_terms():
-    """The same, with three terms on each layer, and Keras' own way to have them."""
-    kernel, bias = (
-        penalties.L1(STRENGTH) + penalties.L2(STRENGTH),
-        penalties.L2(STRENGTH),
+def with_terms(number):
+    """The same with one term on each layer or three, and with those of Keras."""
+    l1, l2 = penalties.L1(STRENGTH), penalties.L2(STRENGTH)
+    weights, rivals = {"kernel": l1}, {"kernel": keras.regularizers.L1(STRENGTH)}
+    if number == 3:
+        weights = {"kernel": l1 + l2, "bias": l2}
+        rivals = {
+            "kernel": keras.regularizers.L1L2(STRENGTH, STRENGTH),
+            "bias": keras.regularizers.L2(STRENGTH),
+        }
+    slots, keras_slots = (
+        {f"{weight}_regularizer": penalty for weight, penalty in given.items()}
+        for given in (weights, rivals)
     )
-    weights = {"kernel": kernel, "bias": bias}
-    slots = {"kernel_regularizer": kernel, "bias_regularizer": bias}
-    keras_slots = {
-        "kernel_regularizer": keras.regularizers.L1L2(STRENGTH, STRENGTH),
-        "bias_regularizer": keras.regularizers.L2(STRENGTH),
-    }
     return {
         NONE: Dense,
         "terms in Penalized": lambda *a: kp.layers.Penalized(Dense(*a), weights),
@@ -74,21 +76,22 @@ def test_parameters(options, report, exponent):
     report(measured(f"A step with 1e{exponent} parameters", samples, claims))
 
 
-@pytest.mark.parametrize("part", [100, 10, 1])
+@pytest.mark.parametrize("part", [300, 100, 10, 1])
 def test_terms(options, report, part):
-    """Many small layers, three terms on each: all up to the first step, and a step."""
-    terms = options.terms // part // 3 * 3
-    if terms == 0:
-        pytest.skip(f"{options.terms} terms are few")
+    """Small layers, three terms on each, or one: all to the first step, and a step."""
+    terms = options.terms // part
+    if terms == 0 or (terms > 1 and terms % 3):
+        pytest.skip(f"{options.terms} terms are no {part} times 1, or 3 a layer")
+    each, layers = min(terms, 3), max(1, terms // 3)
     x = np.random.default_rng(0).random((32, 16)).astype("float32")
     chain(Dense, 16, 2).train_on_batch(x, x)  # what only the first model waits for
     made = {}
 
     def start(name, dense):
-        made[name] = chain(dense, 16, terms // 3)
+        made[name] = chain(dense, 16, layers)
         made[name].train_on_batch(x, x)
 
-    makers = {n: partial(start, n, dense) for n, dense in three_terms().items()}
+    makers = {n: partial(start, n, dense) for n, dense in with_terms(each).items()}
     starts = interleaved(makers, options.runs, warmups=0)
     turns = {n: steps_of(model, x, x, options.block) for n, model in made.items()}
     samples = interleaved(turns, min(options.rounds, 9))
@@ -97,7 +100,7 @@ def test_terms(options, report, part):
     bar = None if BACKEND == "torch" or part > 1 else 2.0
     against_none = [Claim(n, NONE, bar) for n in ours]
     rest = [Claim(KERAS, NONE), *(Claim(n, KERAS) for n in ours)]
-    title = f"{terms} terms"
+    title = f"{terms} term{'s' if terms > 1 else ''}"
     report(measured(f"{title}, to the first step", starts, [*against_none, *rest]))
     names = [*ours, KERAS]
     report(measured(f"{title}, a step", samples, [Claim(n, NONE) for n in names]))
