@@ -252,9 +252,10 @@ def own_weights(layer: Any) -> list[Any]:
 
 
 def around_update(
-    optimizer: Any, around: Callable[[Callable[[], None], Sequence[Any], Any], None]
+    optimizer: Any,
+    around: Callable[[Callable[[], None], Sequence[Any], Sequence[Any], Any], None],
 ) -> None:
-    """Let `around(update, variables, learning_rate)` call each update of the optimizer.
+    """Let `around(update, gradients, variables, rate)` call the optimizer's updates.
 
     There is no other place between the update and the moving average. Keras' update on
     torch is one for all weights; elsewhere it is one for each, and on TensorFlow it
@@ -282,12 +283,12 @@ def _updated(
 ) -> None:
     update = functools.partial(original, gradient, variable, learning_rate)
     if keras.backend.backend() != "torch":
-        around(update, [variable], learning_rate)
+        around(update, [gradient], [variable], learning_rate)
         return
     import torch
 
     with torch.no_grad():
-        around(update, variable, learning_rate)
+        around(update, gradient, variable, learning_rate)
 
 
 def flat_optimizers(optimizer: Any) -> list[Any]:

@@ -54,7 +54,11 @@ def pays_to_fuse(x: Tensor) -> bool:
         return False  # TensorFlow on macOS has no such compiler
     import tensorflow as tf
 
-    return tf.inside_function() and None not in x.shape and math.prod(x.shape) >= 2**16
+    if isinstance(x, tf.IndexedSlices) or not tf.inside_function():
+        return (
+            False  # slices, as an embedding's gradient is, have a length of their own
+        )
+    return None not in x.shape and math.prod(x.shape) >= 2**16
 
 
 def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -100,4 +100,4 @@ def test_a_page_of_the_root_finds_its_way_in_the_docs(hooks):
 
 def test_contributing_shows_a_real_penalty(hooks):
     text = hooks.with_sources((ROOT / "CONTRIBUTING.md").read_text())
-    assert "```python\n@register\nclass ElasticNet(" in text
+    assert "```python\n@register\nclass HuberL1(" in text

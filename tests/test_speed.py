@@ -88,12 +88,13 @@ def test_what_is_fused_and_what_is_not():
 
     @tf.function
     def graph(small, large, unknown):
-        answers.extend(pays_to_fuse(x) for x in (small, large, unknown))
+        rows = tf.IndexedSlices(large, tf.range(LARGE[0]), tf.constant((900, 257)))
+        answers.extend(pays_to_fuse(x) for x in (small, large, unknown, rows))
 
     graph.get_concrete_function(
         tf.TensorSpec((255, 257)), tf.TensorSpec(LARGE), tf.TensorSpec((None, 10**6))
     )
-    assert answers == [False, True, False]
+    assert answers == [False, True, False, False]
     assert not pays_to_fuse(tf.zeros(LARGE))  # an eager call would wait for a compiler
 
 
@@ -281,38 +282,74 @@ def test_a_strength_of_zero_in_a_slot_costs_nothing(monkeypatch):
     assert float(P.L1(0.0)(np.ones((2, 2), "float32"))) == 0.0
 
 
-@pytest.mark.parametrize("penalty", ["l1", "grouped", "elastic"])
-@pytest.mark.parametrize("name", ["sgd", "adam", "momentum"])
+INNER = {
+    "sgd": lambda: keras.optimizers.SGD(0.1),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "momentum": lambda: keras.optimizers.SGD(0.05, 0.9, nesterov=True),
+    "amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True, use_ema=True),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, clipnorm=1.0),
+    "nadam": lambda: keras.optimizers.Nadam(0.01, gradient_accumulation_steps=2),
+    "adamax": lambda: keras.optimizers.Adamax(0.01),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.5, centered=True),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "adadelta": lambda: keras.optimizers.Adadelta(1.0),
+}
+GIVEN = {
+    "l1": P.L1(0.02),
+    "grouped": P.Grouped(P.L1(0.02), axis=-1),
+    "elastic": P.ElasticNet(0.02),
+    "mcp": P.MCP(0.02, width=0.01),  # of which a step may be shortened
+}
+EACH = [("adam", penalty) for penalty in GIVEN] + [(name, "l1") for name in INNER]
+
+
+def steps_of_both(monkeypatch, trained):
+    """What `trained()` gives where TensorFlow fuses, and where it does not."""
+    fused, home = trained(), "keras_penalties.{}.pays_to_fuse"
+    monkeypatch.setattr("keras_penalties.optimizers.proximal.fused", pytest.fail)
+    for module in ("optimizers.proximal", "penalties.base"):
+        monkeypatch.setattr(home.format(module), lambda x: False)
+    return fused, trained()
+
+
+@pytest.mark.parametrize(("name", "penalty"), dict.fromkeys(EACH))
 def test_a_large_weight_takes_the_proximal_steps_of_a_plain_one(
     monkeypatch, name, penalty
 ):
-    """Fused or op by op: the same weights and the same zeros, on TensorFlow."""
-    found = []
-    for fuse in (True, False):
-        if not fuse:
-            monkeypatch.setattr(
-                "keras_penalties.optimizers.proximal.fused", pytest.fail
-            )
-            for home in ("optimizers.proximal", "penalties.base"):
-                off = f"keras_penalties.{home}.pays_to_fuse"
-                monkeypatch.setattr(off, lambda x: False)
+    """Compiled with the inner update or op by op: the same weights, the same zeros."""
+
+    def trained():
         keras.utils.set_random_seed(0)
         dense = keras.layers.Dense(LARGE[1], use_bias=False, name="dense")
         model = keras.Sequential([keras.Input((LARGE[0],)), dense])
-        inner = {
-            "sgd": lambda: keras.optimizers.SGD(0.1),
-            "adam": lambda: keras.optimizers.Adam(0.01),
-            "momentum": lambda: keras.optimizers.SGD(0.05, 0.9, nesterov=True),
-        }[name]()
-        given = {
-            "l1": P.L1(0.02),
-            "grouped": P.Grouped(P.L1(0.02), axis=-1),
-            "elastic": P.ElasticNet(0.02),
-        }[penalty]
-        model.compile(kp.optimizers.Proximal(inner, {"kernel": given}), "mse")
+        given = {"kernel": GIVEN[penalty]}
+        model.compile(kp.optimizers.Proximal(INNER[name](), given), "mse")
         x = np.random.default_rng(3).normal(size=(64, LARGE[0])).astype("float32")
         model.fit(x, x[:, : LARGE[1]], epochs=3, batch_size=16, verbose=0)
-        found.append(ops.convert_to_numpy(dense.kernel))
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
-    assert ((found[0] == 0) == (found[1] == 0)).mean() > 0.9999
-    assert (found[0] == 0).any() == (found[1] == 0).any()
+        state = [dense.kernel, *model.optimizer.variables]
+        return [ops.convert_to_numpy(v) for v in state if v.shape == LARGE]
+
+    found, expected = steps_of_both(monkeypatch, trained)
+    for now, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(now, plain, rtol=1e-4, atol=1e-6)
+    assert ((found[0] == 0) == (expected[0] == 0)).mean() > 0.9999
+    assert (found[0] == 0).any() == (expected[0] == 0).any()
+
+
+def test_an_embedding_takes_proximal_steps_by_batches_of_any_size(monkeypatch):
+    """TensorFlow's gradient of it is of the rows that a batch has."""
+
+    def trained():
+        keras.utils.set_random_seed(0)
+        embedding = keras.layers.Embedding(LARGE[0], LARGE[1], name="e")
+        model = keras.Sequential([keras.Input((3,)), embedding])
+        proximal = kp.optimizers.Proximal("adam", {"embeddings": P.L1(0.02)})
+        model.compile(proximal, "mse")
+        for size in (4, 7):
+            x = np.random.default_rng(size).integers(0, LARGE[0], (size, 3))
+            model.train_on_batch(x, np.ones((size, 3, LARGE[1])))
+        return ops.convert_to_numpy(embedding.embeddings)
+
+    found, expected = steps_of_both(monkeypatch, trained)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert ((found == 0) == (expected == 0)).mean() > 0.9999

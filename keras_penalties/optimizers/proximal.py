@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
@@ -136,36 +135,47 @@ class Proximal(Wrapper):
         return ops.cast(strength, x.dtype)
 
     def _around_update(
-        self, update: Callable[[], None], variables: Sequence[Any], rate: Any
+        self,
+        update: Callable[[], None],
+        gradients: Sequence[Any],
+        variables: Sequence[Any],
+        rate: Any,
     ) -> None:
-        """The inner optimizer's own update of these weights, then their maps."""
+        """The inner optimizer's own update of these weights, then their maps.
+
+        On TensorFlow both together are compiled, where the weight is large: op by op
+        the inner update alone takes some thirty passes over memory.
+        """
         found = [(v, compat.index_of(self.inner, v)) for v in variables]
         hosted = [(v, self._hosted[i]) for v, i in found if i in self._hosted]
-        steps = []
-        for variable, host in hosted:
-            x = widened(ops.copy(variable))
-            strengths = [self._present(term, x) for term in host.terms]
-            steps.append((variable, host, x, strengths, self._metric.before(variable)))
-        update()
-        for variable, host, x, strengths, before in steps:
-            rate = ops.cast(rate, x.dtype)
-            moved = functools.partial(
-                self._mapped, variable, host, x, rate, before, strengths
-            )
-            whole = host.penalty.fuses and pays_to_fuse(x) and not compat.replicated()
-            self._set(variable, fused(moved)() if whole else moved())
+        strengths = [
+            [self._present(term, widened(ops.copy(v))) for term in host.terms]
+            for v, host in hosted
+        ]
+
+        def step() -> None:
+            starts = [(widened(ops.copy(v)), self._metric.before(v)) for v, _ in hosted]
+            update()
+            for (variable, host), start, present in zip(
+                hosted, starts, strengths, strict=True
+            ):
+                self._set(variable, self._mapped(variable, host, *start, rate, present))
+
+        large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
+        whole = large and any(host.penalty.fuses for _, host in hosted)
+        (fused(step) if whole else step)()
 
     def _mapped(
         self,
         variable: Any,
         host: Host,
         start: Tensor,
-        rate: Tensor,
         before: Tensor | None,
+        rate: Tensor,
         strengths: Sequence[Tensor],
     ) -> Tensor:
         """The proximal map of one weight, in the metric of the step from `start`."""
-        size = self._metric.step_size(variable, rate, before)
+        size = self._metric.step_size(variable, ops.cast(rate, start.dtype), before)
         stepped = widened(ops.copy(variable))
         if host.shortens:  # the step is taken again, shorter
             full, size = size, host.shortened(size, strengths)
