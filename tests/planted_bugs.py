@@ -19,6 +19,7 @@ from keras_penalties.penalties import (
     Box,
     ElasticNet,
     Grouped,
+    HuberL1,
     KLSparsity,
     LogSum,
     Lp,
@@ -138,7 +139,7 @@ class HoldsAFactorFixed(L2):
 
 
 @caught_by("the_gradient_is_the_secant_limit", 0.5)
-class TwiceTheSlope(ElasticNet):
+class TwiceTheSlope(HuberL1):
     def entrywise(self, x):
         right = super().entrywise(x)
         return right + (right - ops.stop_gradient(right))
@@ -286,9 +287,9 @@ class SumsInHalfPrecision(L2):
 
 @caught_by("extremes_are_never_nan", 0.5, l1_ratio=1.0)
 class ZeroTimesInfinity(ElasticNet):
-    def entrywise(self, x):
-        squares = 0.5 * (1.0 - self.l1_ratio) * ops.square(x)
-        return self.l1_ratio * numerics.absolute(x) + squares
+    def _mixed(self, of, x):
+        squares = 0.5 * (1.0 - self.l1_ratio) * of(ops.square(x))
+        return self.l1_ratio * of(numerics.absolute(x)) + squares
 
 
 if WIDE == "float64":  # elsewhere nothing tells what the true value is
