@@ -86,7 +86,7 @@ def test_metrics_on_jax_are_still_computed_without_the_layers_weights():
     if BACKEND != "jax":
         pytest.skip("a fault of Keras on JAX")
     layer = kp.layers.ActivityPenalty("l1(1.0)", name="a")
-    layer._means[0]._mean = lambda index: layer.sums.value[index]
+    layer._shown.means[0]._mean = lambda index: layer.sums.value[index]
     model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(1)])
     model.compile("sgd", "mse")
     logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)

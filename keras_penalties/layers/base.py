@@ -74,6 +74,8 @@ class PenaltyLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self._ledger = compat.LossLedger()
         self._traced = SimpleNamespace(means=None, terms={})
+        # In a namespace no file is searched for their weights, of which they have none.
+        self._shown = SimpleNamespace(means=[])
         self._said: set[str] = set()
         self.terms: tuple[Term, ...] = ()
 
@@ -92,7 +94,7 @@ class PenaltyLayer(keras.layers.Layer):
         self._moving = tuple(moving)
         shown = [(t, t.name) for t in self.terms]
         shown += [(t, f"{t.name}_strength") for t in moving]
-        self._means = [TermMean(self, t, n, i) for i, (t, n) in enumerate(shown)]
+        self._shown.means = [TermMean(self, t, n, i) for i, (t, n) in enumerate(shown)]
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
@@ -101,7 +103,7 @@ class PenaltyLayer(keras.layers.Layer):
         self.strengths = self._state("strengths", [*map(initial, strengths)], dtype)
         # Of many replicas each sums its own share of a batch, and the log is of all.
         shared: dict[str, Any] = {"aggregation": "sum", "synchronization": "on_read"}
-        zeros = [0.0] * (len(self._means) + 1)
+        zeros = [0.0] * (len(self._shown.means) + 1)
         self.sums = self._state("sums", zeros, dtype, **shared)
         if any(isinstance(s, LearningRateSchedule) for s in strengths):
             self.steps = self._state("steps", 0, "int")
@@ -177,8 +179,8 @@ class PenaltyLayer(keras.layers.Layer):
     @property
     def metrics(self) -> list[Any]:
         """The means of the terms that act, and the metrics of layers inside."""
-        idle = {id(t) for t in self.terms if self.built and not self.acts(t)}
-        return [m for m in super().metrics if id(getattr(m, "term", None)) not in idle]
+        acting = {t for t in self.terms if not self.built or self.acts(t)}
+        return [*(m for m in self._shown.means if m.term in acting), *super().metrics]
 
     def reset_sums(self) -> None:
         """Start a new mean in the logs."""
