@@ -61,6 +61,19 @@ def pays_to_fuse(x: Tensor) -> bool:
     return None not in x.shape and math.prod(x.shape) >= 2**16
 
 
+def read_first(value: Tensor, x: Tensor) -> Tensor:
+    """The scalar `value` of a large `x`, whose slope waits for it on JAX.
+
+    XLA gives a weight's memory to the next weight, if all that reads the first is known
+    to be over; for a value that nothing waits for, it would copy the weight in each
+    step. Here the slope reads the value too, in a choice between equals.
+    """
+    large = None not in x.shape and math.prod(x.shape) >= 2**16
+    if keras.backend.backend() != "jax" or not large:
+        return value
+    return ops.where(ops.isnan(value), value, value)
+
+
 def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`fn` of tensors of TensorFlow compiled whole, where no op takes its own pass."""
     import tensorflow as tf

@@ -185,6 +185,28 @@ def test_a_large_wrapped_layer_may_give_integers_too():
     assert np.isfinite(model.fit(x, x, verbose=0).history["loss"][0])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="it gives memory away")
+@pytest.mark.parametrize("penalty", FUSED, ids=repr)
+def test_a_step_makes_no_copy_of_a_large_weight(penalty):
+    """As it does where nothing waits for the value: `read_first` says why."""
+    import jax
+
+    def copies(penalised):
+        def step(w, x):
+            def loss(w):
+                return ops.sum((x @ w) ** 2) + penalised(w)
+
+            value, slope = jax.value_and_grad(loss)(w)
+            return value, w - 0.1 * slope
+
+        given = np.zeros(LARGE, "float32"), np.zeros((8, LARGE[0]), "float32")
+        compiled = jax.jit(step, donate_argnums=0).lower(*given).compile()
+        main = compiled.as_text().split("ENTRY")[1]
+        return main.count(f"[{LARGE[0]},{LARGE[1]}]{{1,0}} copy(")
+
+    assert copies(lambda w: 0.0) == copies(penalty) == 0
+
+
 def penalized(strength, shape=(4,), **kwargs):
     dense = keras.layers.Dense(3, name="dense")
     penalty = P.L1(strength)

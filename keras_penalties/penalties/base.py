@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, config
-from keras_penalties.fusing import fused, fused_sum, pays_to_fuse
+from keras_penalties.fusing import fused, fused_sum, pays_to_fuse, read_first
 from keras_penalties.numerics import Tensor, widened
 from keras_penalties.registry import snake_case
 from keras_penalties.strengths import Strength, as_strength
@@ -181,7 +181,7 @@ def _widens(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def wrapped(self: Penalty, x: Tensor) -> Tensor:
         x = widened(x)
         check_rank(self, x)
-        return value(self, x)
+        return read_first(value(self, x), x)
 
     return wrapped
 
