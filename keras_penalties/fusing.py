@@ -54,10 +54,12 @@ def pays_to_fuse(x: Tensor) -> bool:
         return False  # TensorFlow on macOS has no such compiler
     import tensorflow as tf
 
-    if isinstance(x, tf.IndexedSlices) or not tf.inside_function():
-        return (
-            False  # slices, as an embedding's gradient is, have a length of their own
-        )
+    # Slices, as an embedding's gradient is, are as many as its batch has rows.
+    whole = tf.inside_function() and not isinstance(x, tf.IndexedSlices)
+    return whole and _is_large(x)
+
+
+def _is_large(x: Tensor) -> bool:
     return None not in x.shape and math.prod(x.shape) >= 2**16
 
 
@@ -68,8 +70,7 @@ def read_first(value: Tensor, x: Tensor) -> Tensor:
     to be over; for a value that nothing waits for, it would copy the weight in each
     step. Here the slope reads the value too, in a choice between equals.
     """
-    large = None not in x.shape and math.prod(x.shape) >= 2**16
-    if keras.backend.backend() != "jax" or not large:
+    if keras.backend.backend() != "jax" or not _is_large(x):
         return value
     return ops.where(ops.isnan(value), value, value)
 

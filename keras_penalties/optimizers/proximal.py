@@ -148,18 +148,17 @@ class Proximal(Wrapper):
         """
         found = [(v, compat.index_of(self.inner, v)) for v in variables]
         hosted = [(v, self._hosted[i]) for v, i in found if i in self._hosted]
-        strengths = [
-            [self._present(term, widened(ops.copy(v))) for term in host.terms]
-            for v, host in hosted
-        ]
+        steps = []
+        for variable, host in hosted:
+            x = widened(ops.copy(variable))
+            present = [self._present(term, x) for term in host.terms]
+            steps.append((variable, host, x, self._metric.before(variable), present))
 
         def step() -> None:
-            starts = [(widened(ops.copy(v)), self._metric.before(v)) for v, _ in hosted]
             update()
-            for (variable, host), start, present in zip(
-                hosted, starts, strengths, strict=True
-            ):
-                self._set(variable, self._mapped(variable, host, *start, rate, present))
+            for variable, host, x, before, present in steps:
+                moved = self._mapped(variable, host, x, before, rate, present)
+                self._set(variable, moved)
 
         large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
         whole = large and any(host.penalty.fuses for _, host in hosted)
