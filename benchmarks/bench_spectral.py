@@ -10,8 +10,8 @@ from keras import ops
 from steps import BACKEND
 
 from keras_penalties import penalties
-from keras_penalties.fusing import compiled
-from keras_penalties.numerics import value_and_gradient
+from keras_penalties.autodiff import value_and_gradient
+from keras_penalties.compiling import compiled
 
 
 def test_spectral(options, report):

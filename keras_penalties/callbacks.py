@@ -12,9 +12,11 @@ import keras
 from keras import ops
 
 from keras_penalties import compat
+from keras_penalties.autodiff import value_and_gradient
 from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import Tensor, value_and_gradient, widened
+from keras_penalties.numerics import widened
 from keras_penalties.terms import terms
+from keras_penalties.typing import Tensor
 
 __all__ = ["TermLogger", "gradient_shares"]
 

@@ -7,16 +7,19 @@ is written with the functions here, whose subgradient at a kink is 0.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-Tensor: TypeAlias = Any
-"""A tensor of the active backend. Keras has no static type for it."""
+from keras_penalties.autodiff import gradient, own_gradient
+from keras_penalties.compiling import fused, pays_to_fuse
+from keras_penalties.typing import Pullback, Tensor
 
 
 def widened(x: Tensor) -> Tensor:
@@ -28,28 +31,6 @@ def widened(x: Tensor) -> Tensor:
         x = tf.convert_to_tensor(x)  # Keras lets a `tf.Variable` through
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
-
-
-Pullback: TypeAlias = Callable[[Tensor], Tensor]
-"""From the gradient in a function's value to that in its argument."""
-
-
-def own_gradient(
-    fn: Callable[[Tensor], tuple[Tensor, Pullback]],
-) -> Callable[[Tensor], Tensor]:
-    """The function whose value and pullback `fn` gives, however Keras calls that."""
-
-    @ops.custom_gradient  # type: ignore[untyped-decorator]
-    def whole(x: Tensor) -> Any:
-        value, pullback = fn(x)
-
-        def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-            # torch gives it by name, after the arguments; the others alone.
-            return pullback(args[-1] if upstream is None else upstream)
-
-        return value, backward
-
-    return whole
 
 
 def absolute(x: Tensor) -> Tensor:
@@ -166,138 +147,78 @@ def index_first(x: Tensor, axis: int | Sequence[int] | None) -> tuple[list[int],
     return [*first, *(a for a in range(rank) if a not in first)], len(first)
 
 
-def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
-    """The scalar `value`, whose gradient in `x` is the finite `slope` by decree."""
-    still = ops.stop_gradient(slope) * (x - ops.stop_gradient(x))
-    return ops.stop_gradient(value) + ops.sum(still)
+_SLICES = 8
 
 
-def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient at `x` of a function that returns a scalar, itself differentiable.
+def folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """`fn` of slices along an axis, added up: what is left to sum is an eighth.
 
-    Keras 3.15 has no public `ops.grad`, and that of 3.16 can't be differentiated again
-    on torch: this is the one place that knows backends.
+    A sum that XLA fuses with `fn` goes entry after entry, and one that it doesn't is a
+    pass more. Slices go side by side, in the pass that `fn` takes.
     """
-    return value_and_gradient(fn, x)[1]
+    count = x.shape[axis] // _SLICES
+    *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
+    few = ops.sum(fn(rest), axis, keepdims=True) / count
+    return functools.reduce(operator.add, map(fn, slices)) + few
 
 
-def jacobian(value: Tensor, pullback: Pullback, outputs: int) -> Tensor:
-    """Each sample's Jacobian, (batch, outputs, *its shape), a pullback per output.
+def fold_axis(x: Tensor, axes: Sequence[int]) -> int | None:
+    """The axis along which `folded` pays, for a sum over these axes."""
+    longest = max(axes, key=lambda a: x.shape[a] or 0)
+    pays = pays_to_fuse(x) and x.shape[longest] >= 8 * _SLICES
+    return longest if pays else None
 
-    `value` is (batch, ...), `outputs` entries of a sample in all, each of which depends
-    on its own sample only.
+
+def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
+
+    The gradient is computed from `x` anew, since to keep what it needs would take
+    passes too.
     """
-    shape = ops.shape(value)
 
-    def along(unit: Tensor) -> Tensor:
-        rows = ops.broadcast_to(unit, (shape[0], outputs))
-        return pullback(ops.reshape(rows, shape))
+    def slope(x: Tensor, upstream: Tensor) -> Tensor:
+        return upstream * gradient(lambda x: ops.sum(fn(x)), x)
 
-    units = ops.unstack(ops.eye(outputs, dtype=value.dtype))
-    return ops.stack([along(unit) for unit in units], axis=1)
+    forward, backward = fused(functools.partial(folded, fn, axis=0)), fused(slope)
 
+    @own_gradient
+    def total(x: Tensor) -> tuple[Tensor, Pullback]:
+        sums = forward(ops.reshape(x, (-1,)))
+        return ops.sum(sums), lambda upstream: backward(x, upstream)
 
-def value_and_gradient(
-    fn: Callable[[Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The scalar `fn(x)` and its gradient, both differentiable."""
-    value, pullback = value_and_pullback(fn, x)
-    return value, pullback(ops.ones_like(value))
+    return total
 
 
-def value_and_pullback(
-    fn: Callable[[Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Pullback]:
-    """The tensor `fn(x)` and its pullback, both differentiable."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
+def length(x: Tensor, axis: Sequence[int]) -> Tensor:
+    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
 
-        value, pullback = jax.vjp(fn, ops.convert_to_tensor(x))
-        return value, lambda upstream: pullback(upstream)[0]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        x = tf.convert_to_tensor(x)
-        with (
-            _replaced(tf.nn, "moments", _moments),
-            tf.GradientTape(persistent=True) as tape,
-        ):
-            tape.watch(x)
-            value = fn(x)
-        return value, lambda upstream: tape.gradient(
-            value, x, upstream, unconnected_gradients="zero"
-        )
-    if backend == "torch":
-        return _torch_value_and_pullback(fn, x)
-    raise NotImplementedError(
-        f"Input gradients need TensorFlow, JAX or torch. The backend is '{backend}'."
-    )
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    plain = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, plain)
-
-
-def _moments(
-    x: Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: Any = None
-) -> tuple[Tensor, Tensor]:
-    """For `tf.nn.moments`, whose variance takes its mean for a constant.
-
-    So its first derivative is right, and its second is wrong.
+    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
+    The gradient at 0 is 0.
     """
-    mean = ops.mean(x, axes, keepdims=True)
-    variance = ops.mean(ops.square(x - mean), axes, keepdims=keepdims)
-    return (mean if keepdims else ops.mean(x, axes)), variance
+    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
+
+    @own_gradient
+    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
+        squares = ops.sum(_squares(x, axis), axis=tuple(axis), keepdims=True)
+        size = ops.sqrt(ops.minimum(squares, largest))
+
+        def pullback(upstream: Tensor) -> Tensor:
+            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
+
+        return size, pullback
+
+    return whole(x)
 
 
-def _layer_norm(
-    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> Tensor:
-    """For `torch.nn.functional.layer_norm`, whose third derivative is wrong."""
-    mean, variance = _moments(x, tuple(range(-len(shape), 0)), keepdims=True)
-    x = (x - mean) * ops.rsqrt(variance + eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
+def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
+    """Each entry's square, or sums of some of them along one of the axes."""
+    longest = fold_axis(x, axis)
+    if longest is None:
+        return ops.square(x)
+    return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
 
 
-def _torch_value_and_pullback(
-    fn: Callable[[Tensor], Tensor], x: Tensor
-) -> tuple[Tensor, Pullback]:
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    tracked = torch.is_grad_enabled()
-    # torch's fast attention has no second derivative.
-    with (
-        torch.enable_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        _replaced(torch.nn.functional, "layer_norm", _layer_norm),
-    ):
-        x = ops.convert_to_tensor(x)
-        if not x.requires_grad:
-            x = x.detach().requires_grad_(True)
-        value = fn(x)
-
-    def pullback(upstream: Tensor) -> Tensor:
-        if not value.requires_grad:
-            return torch.zeros_like(x)
-        with torch.enable_grad():
-            (slope,) = torch.autograd.grad(
-                value,
-                x,
-                upstream,
-                retain_graph=True,
-                create_graph=tracked,
-                allow_unused=True,
-            )
-        slope = torch.zeros_like(x) if slope is None else slope
-        return slope if tracked else slope.detach()
-
-    return value if tracked else value.detach(), pullback
+@functools.cache
+def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
+    """One compiled function for all tensors of a shape."""
+    return fused(functools.partial(folded, ops.square, axis=axis))

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 from laws.book import array, tensor
 
-from keras_penalties.fusing import compiled
+from keras_penalties.compiling import compiled
 from keras_penalties.penalties import Penalty
 
 

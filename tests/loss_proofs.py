@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from strategies import BACKEND, WIDE
 
-from keras_penalties import numerics
+from keras_penalties import autodiff
 from keras_penalties.losses import Loss
 
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}
@@ -45,7 +45,7 @@ def _function(cls: type[Loss], config: str, derive: bool) -> Callable[..., Any]:
 
     def function(y_true: Any, y_pred: Any) -> Any:
         if derive:
-            return numerics.gradient(lambda y: loss(y_true, y), y_pred)
+            return autodiff.gradient(lambda y: loss(y_true, y), y_pred)
         return loss(y_true, y_pred)
 
     return compiled(function)

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import keras_penalties as kp
-from keras_penalties import fusing, numerics
+from keras_penalties import autodiff, compiling
 
 LAYERS = {
     "layer_norm": lambda: layers.LayerNormalization(),
@@ -71,7 +71,7 @@ def test_the_trace_is_that_of_the_outputs(name, precise):
     host.build((None, 3))
     weights = [ops.convert_to_tensor(v) for v in host.trainable_variables]
     state = [ops.convert_to_tensor(v) for v in host.non_trainable_variables]
-    added = fusing.compiled(
+    added = compiling.compiled(
         lambda x: host.stateless_call(weights, state, x, return_losses=True)[2][0]
     )
     found = float(added(ops.convert_to_tensor(x, keras.config.floatx())))
@@ -98,7 +98,7 @@ def test_the_gradient_by_the_weights(name, kind, precise):
         moved = [w + t * d for w, d in zip(weights, ways, strict=True)]
         return sum(host.stateless_call(moved, state, x, return_losses=True)[2])
 
-    both = fusing.compiled(lambda t: numerics.value_and_gradient(loss, t))
+    both = compiling.compiled(lambda t: autodiff.value_and_gradient(loss, t))
 
     def at(t):
         return [

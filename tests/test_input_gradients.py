@@ -7,7 +7,7 @@ from conftest import BACKEND
 from keras import layers, ops
 
 import keras_penalties as kp
-from keras_penalties import fusing, numerics
+from keras_penalties import autodiff, compiling
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 3)).astype("float32")
@@ -213,8 +213,8 @@ def test_second_order_against_finite_differences(name, precise):
     for kind, host in hosts(net):
         host.build((None, *shape))
         at = directional(host, x, direction)
-        gradient = fusing.compiled(lambda t, at=at: numerics.gradient(at, t))
-        at = fusing.compiled(at)
+        gradient = compiling.compiled(lambda t, at=at: autodiff.gradient(at, t))
+        at = compiling.compiled(at)
         slope = float(array(gradient(tensor(0.0, dtype))))
         ahead, behind = (float(array(at(tensor(t, dtype)))) for t in (h, -h))
         numeric = (ahead - behind) / (2 * h)

@@ -8,7 +8,7 @@ from laws import cases
 from loss_proofs import samples, slope
 from strategies import BACKEND
 
-from keras_penalties import compat, numerics
+from keras_penalties import autodiff, compat
 from keras_penalties.losses import CoxPartialLikelihood, GaussianNLL
 from keras_penalties.losses.contrastive import _Contrastive
 
@@ -76,12 +76,12 @@ def test_what_does_not_count_has_no_gradient(loss):
         return loss(y_true, compat.carry_mask(y * 1.0, ops.convert_to_tensor(nobody)))
 
     for function in (masked, lambda y: loss(y_true, y, weightless)):
-        value, gradient = numerics.value_and_gradient(function, y_pred)
+        value, gradient = autodiff.value_and_gradient(function, y_pred)
         assert float(value) == 0.0
         np.testing.assert_array_equal(ops.convert_to_numpy(gradient), 0.0)
     half = ops.cast(y_pred, "float16")
     for x in (half, 1e4 * ops.sign(half)):
-        result = numerics.value_and_gradient(lambda y: loss(y_true, y), x)
+        result = autodiff.value_and_gradient(lambda y: loss(y_true, y), x)
         value, gradient = map(ops.convert_to_numpy, result)
         assert np.isfinite(value)
         # Above 65504 a gradient in float16 is infinite, which loss scaling looks for.
@@ -108,7 +108,7 @@ def test_compiled_for_any_batch_size_it_is_the_same(loss):
     y_true, y_pred = ops.convert_to_tensor(y_true), y_pred.astype("float32")
 
     def both(y_true, y_pred):
-        return numerics.value_and_gradient(lambda y: loss(y_true, y), y_pred)
+        return autodiff.value_and_gradient(lambda y: loss(y_true, y), y_pred)
 
     expected = both(y_true, ops.convert_to_tensor(y_pred))
     for result, wanted in zip(compiled(both)(y_true, y_pred), expected, strict=True):

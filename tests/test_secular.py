@@ -6,7 +6,7 @@ import scipy.optimize
 from laws.book import PRECISE, array, equal, prox, tensor
 from strategies import WIDE
 
-from keras_penalties import fusing
+from keras_penalties import compiling
 from keras_penalties.penalties import L1, Grouped, secular
 
 TIGHT = 1e-9 if PRECISE else 3e-6
@@ -81,7 +81,7 @@ def test_a_length_that_is_taken_for_exact_is(kind):
 def test_a_t_per_entry_is_exact_to_rounding(kind):
     """Each group alone, and all together, where the hardest one decides the way."""
     rng, penalty = np.random.default_rng(4), Grouped(L1(), axis=0)
-    compiled = fusing.compiled(penalty.prox)
+    compiled = compiling.compiled(penalty.prox)
     cases = [group(kind, scale, rng) for scale in np.logspace(-8, 1, 20)]
     cases.append((np.zeros(30, WIDE), cases[0][1]))
     together = prox(penalty, *map(np.stack, zip(*cases, strict=True)))
@@ -96,7 +96,7 @@ def test_the_unit_of_a_group_does_not_matter(unit):
     """Where squares and products of float32 overflow, or are lost, too."""
     rng, compiled = (
         np.random.default_rng(6),
-        fusing.compiled(Grouped(L1(), axis=0).prox),
+        compiling.compiled(Grouped(L1(), axis=0).prox),
     )
     for kind in KINDS:
         for scale in (1e-4, 0.1, 0.9, 3.0):
@@ -110,7 +110,7 @@ def test_groups_at_the_edge_of_zero(rest):
     """t takes all but a little; a small entry without any holds against it."""
     rng, compiled = (
         np.random.default_rng(9),
-        fusing.compiled(Grouped(L1(), axis=0).prox),
+        compiling.compiled(Grouped(L1(), axis=0).prox),
     )
     for gap in np.logspace(-6, -1, 16):
         x = rng.normal(size=30)
@@ -136,5 +136,5 @@ def test_a_compiled_map_of_a_large_weight_is_the_plain_one(axis):
     rng, penalty = np.random.default_rng(8), Grouped(L1(), axis=axis)
     x = rng.normal(size=(257, 259))
     t = 10 ** rng.uniform(-6, 1.5, size=x.shape)
-    compiled = fusing.compiled(penalty.prox)
+    compiled = compiling.compiled(penalty.prox)
     equal(array(compiled(tensor(x), tensor(t))), prox(penalty, x, t), TIGHT)

@@ -8,8 +8,9 @@ import pytest
 from keras import ops
 
 import keras_penalties as kp
-from keras_penalties.fusing import fused_sum, pays_to_fuse
-from keras_penalties.numerics import value_and_gradient
+from keras_penalties.autodiff import value_and_gradient
+from keras_penalties.compiling import pays_to_fuse
+from keras_penalties.numerics import fused_sum
 
 P = kp.penalties
 LARGE = (300, 257)  # over 2^16 entries, and no multiple of the sums taken side by side

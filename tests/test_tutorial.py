@@ -7,7 +7,7 @@ from conftest import BACKEND
 from keras import ops
 
 import keras_penalties as kp
-from keras_penalties.numerics import value_and_gradient
+from keras_penalties.autodiff import value_and_gradient
 
 ALPHA, BETA, RHO = 0.1, 0.7, 0.1
 

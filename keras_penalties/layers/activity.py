@@ -9,9 +9,10 @@ from keras import ops
 
 from keras_penalties import checks, penalties
 from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

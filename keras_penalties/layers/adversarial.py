@@ -10,11 +10,13 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.autodiff import gradient
 from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
-from keras_penalties.numerics import Tensor, gradient, norm, widened
+from keras_penalties.numerics import norm, widened
 from keras_penalties.penalties.separable import L1
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -16,10 +16,10 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
-from keras_penalties.fusing import in_step, in_turns, pays_to_fuse
-from keras_penalties.numerics import Tensor
+from keras_penalties.compiling import in_step, in_turns, pays_to_fuse
 from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import Lazy, Target, initial, replaced
+from keras_penalties.typing import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,12 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
+from keras_penalties.autodiff import jacobian, value_and_pullback
 from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import Tensor, jacobian, value_and_pullback, widened
+from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:

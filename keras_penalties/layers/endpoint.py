@@ -13,10 +13,11 @@ from keras import ops
 from keras_penalties import checks, compat, losses
 from keras_penalties.layers.base import PenaltyLayer, Term
 from keras_penalties.losses.shapes import agree
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.strengths import Learned, Strength, Target, as_strength
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -10,22 +10,18 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, penalties
-from keras_penalties.fusing import length
+from keras_penalties.autodiff import value_and_pullback
 from keras_penalties.layers.derivatives import (
     DerivativeLayer,
     check_single,
     example_layer,
     pure,
 )
-from keras_penalties.numerics import (
-    Tensor,
-    positive_part,
-    value_and_pullback,
-    widened,
-)
+from keras_penalties.numerics import length, positive_part, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -10,18 +10,13 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, penalties
-from keras_penalties.fusing import length
+from keras_penalties.autodiff import gradient, jacobian, value_and_pullback
 from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
-from keras_penalties.numerics import (
-    Tensor,
-    gradient,
-    jacobian,
-    value_and_pullback,
-    widened,
-)
+from keras_penalties.numerics import length, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -10,8 +10,8 @@ import keras
 
 from keras_penalties import checks, penalties
 from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import config
-from keras_penalties.numerics import Tensor, bounded
+from keras_penalties.numerics import bounded
 from keras_penalties.registry import snake_case
+from keras_penalties.typing import Tensor
 
 
 class Loss(keras.losses.Loss):

@@ -10,8 +10,9 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import aligned, class_probabilities
-from keras_penalties.numerics import Tensor, positive_part
+from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 class ClassLoss(Loss):

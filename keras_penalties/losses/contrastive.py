@@ -10,8 +10,9 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import agree, refuse_shapes
-from keras_penalties.numerics import Tensor, norm
+from keras_penalties.numerics import norm
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 class _Contrastive(Loss):

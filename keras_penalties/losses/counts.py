@@ -11,8 +11,9 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import aligned, unpacked
-from keras_penalties.numerics import Tensor, bounded, stirling_error
+from keras_penalties.numerics import bounded, stirling_error
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

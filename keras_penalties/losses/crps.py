@@ -12,8 +12,9 @@ from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.likelihood import _LocationScale, standardized
 from keras_penalties.losses.shapes import unpacked
-from keras_penalties.numerics import Tensor, absolute, norm
+from keras_penalties.numerics import absolute, norm
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -11,8 +11,9 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import unpacked
-from keras_penalties.numerics import Tensor, absolute, bounded, stirling_error
+from keras_penalties.numerics import absolute, bounded, stirling_error
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from keras import ops
 
-from keras_penalties.numerics import Tensor
+from keras_penalties.typing import Tensor
 
 
 def aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:

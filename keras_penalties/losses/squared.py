@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import aligned
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -10,8 +10,8 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import agree, refuse_shapes
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -16,8 +16,8 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.classification import ClassLoss
 from keras_penalties.losses.shapes import class_probabilities
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 _LOWEST = -1e30
 """In place of log 0: times 0 it is 0, and exp of it is 0."""

@@ -12,8 +12,8 @@ from keras import ops
 from keras_penalties import checks, expressions
 from keras_penalties.losses.base import Loss
 from keras_penalties.losses.shapes import as_labels, one_hot
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -11,10 +11,10 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.layers.activity import ActivityPenalty, BiasUnit
 from keras_penalties.layers.penalized import Penalized
-from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.activity import KLSparsity
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tutorial": {"weight_decay": 0.1, "sparsity": 0.0, "bias_unit": True},

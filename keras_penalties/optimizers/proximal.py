@@ -12,14 +12,15 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
-from keras_penalties.fusing import fused, pays_to_fuse
+from keras_penalties.compiling import fused, pays_to_fuse
 from keras_penalties.layers.base import Term
-from keras_penalties.numerics import Tensor, widened
-from keras_penalties.optimizers.hosts import Host, checked, matched
-from keras_penalties.optimizers.metrics import metric_of
+from keras_penalties.numerics import widened
+from keras_penalties.optimizers.assignment import Host, checked, matched
+from keras_penalties.optimizers.preconditioners import preconditioner_of
 from keras_penalties.optimizers.wrapper import Wrapper
 from keras_penalties.registry import register
 from keras_penalties.strengths import Target, initial, replaced
+from keras_penalties.typing import Tensor
 
 
 @register
@@ -87,18 +88,20 @@ class Proximal(Wrapper):
         super().__init__(inner, name)
         self.penalties = checked(penalties)
         self.terms: tuple[Term, ...] = ()
-        self._metric = metric_of(self.inner)
+        self._preconditioner = preconditioner_of(self.inner)
         compat.around_update(self.inner, self._around_update)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Find the penalised weights; create the inner state and the strengths."""
         if self.built:
             return
-        self._hosted = matched(self.penalties, variables, self._metric.per_entry)
+        self._hosted = matched(
+            self.penalties, variables, self._preconditioner.per_entry
+        )
         self.terms = tuple(t for host in self._hosted.values() for t in host.terms)
         super().build(variables)
         for index in self._hosted:
-            self._metric.build(variables[index])
+            self._preconditioner.build(variables[index])
         start = np.array([initial(t.penalty.strength) for t in self.terms])
         # The inner optimizer's, so that a step that it takes back takes these back too.
         strengths = self.inner.add_variable(
@@ -152,7 +155,9 @@ class Proximal(Wrapper):
         for variable, host in hosted:
             x = widened(ops.copy(variable))
             present = [self._present(term, x) for term in host.terms]
-            steps.append((variable, host, x, self._metric.before(variable), present))
+            steps.append(
+                (variable, host, x, self._preconditioner.before(variable), present)
+            )
 
         def step() -> None:
             update()
@@ -174,7 +179,9 @@ class Proximal(Wrapper):
         strengths: Sequence[Tensor],
     ) -> Tensor:
         """The proximal map of one weight, in the metric of the step from `start`."""
-        size = self._metric.step_size(variable, ops.cast(rate, start.dtype), before)
+        size = self._preconditioner.step_size(
+            variable, ops.cast(rate, start.dtype), before
+        )
         stepped = widened(ops.copy(variable))
         if host.shortens:  # the step is taken again, shorter
             full, size = size, host.shortened(size, strengths)

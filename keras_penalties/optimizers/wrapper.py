@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_penalties.numerics import Tensor
+from keras_penalties.typing import Tensor
 
 
 class Wrapper(keras.optimizers.Optimizer):

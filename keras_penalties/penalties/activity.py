@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import (
-    Tensor,
     absolute,
     as_matrix,
     as_rows,
@@ -21,6 +20,7 @@ from keras_penalties.numerics import (
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

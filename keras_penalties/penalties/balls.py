@@ -8,11 +8,12 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.fusing import compiled
-from keras_penalties.numerics import Tensor, as_rows, from_rows, norm, positive_part
+from keras_penalties.compiling import compiled
+from keras_penalties.numerics import as_rows, from_rows, norm, positive_part
 from keras_penalties.penalties.indicators import Indicator, unless_beyond
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 class _Ball(Indicator):

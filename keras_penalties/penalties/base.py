@@ -11,10 +11,11 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, config
-from keras_penalties.fusing import fused, fused_sum, pays_to_fuse, read_first
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.compiling import fused, pays_to_fuse, read_first
+from keras_penalties.numerics import fused_sum, widened
 from keras_penalties.registry import snake_case
 from keras_penalties.strengths import Strength, as_strength
+from keras_penalties.typing import Tensor
 
 
 class Penalty(config.FromSignature, keras.regularizers.Regularizer):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, soft_threshold
+from keras_penalties.numerics import soft_threshold
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.grouped import Grouped
@@ -14,6 +14,7 @@ from keras_penalties.penalties.order import TotalVariation
 from keras_penalties.penalties.separable import L1, L2
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register(string_name=False)  # `sum` says too little to stand alone in a slot.

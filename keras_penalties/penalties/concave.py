@@ -11,10 +11,11 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, absolute, positive_part
+from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

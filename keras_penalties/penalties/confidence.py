@@ -9,10 +9,10 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 class _OfProbabilities(Penalty):

@@ -9,8 +9,7 @@ from typing import Any, Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.fusing import length
-from keras_penalties.numerics import Tensor, absolute
+from keras_penalties.numerics import absolute, length
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
@@ -19,6 +18,7 @@ from keras_penalties.penalties.secular import Secular
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register(string_name=False)  # The name alone says neither penalty nor groups.

@@ -11,16 +11,13 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import (
-    Tensor,
-    as_rows,
-    from_rows,
-)
+from keras_penalties.numerics import as_rows, from_rows
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 class Indicator(Penalty):

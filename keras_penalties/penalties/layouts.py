@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, as_rows, from_rows, index_first
+from keras_penalties.numerics import as_rows, from_rows, index_first
+from keras_penalties.typing import Tensor
 
 
 @dataclass(frozen=True)

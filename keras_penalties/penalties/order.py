@@ -9,11 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor, absolute, positive_part
+from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.penalties.taut_string import piecewise, taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

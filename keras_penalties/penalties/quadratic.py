@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_penalties.numerics import Tensor, positive_part
+from keras_penalties.numerics import positive_part
+from keras_penalties.typing import Tensor
 
 
 def threshold(rows: Tensor, t: Tensor, total: Tensor, room: float) -> Tensor:

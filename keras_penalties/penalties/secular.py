@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.fusing import fold_axis, folded
-from keras_penalties.numerics import Tensor
+from keras_penalties.numerics import fold_axis, folded
+from keras_penalties.typing import Tensor
 
 
 class Secular:

@@ -8,11 +8,12 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.fusing import pays_to_fuse
-from keras_penalties.numerics import Tensor, absolute, positive_part, soft_threshold
+from keras_penalties.compiling import pays_to_fuse
+from keras_penalties.numerics import absolute, positive_part, soft_threshold
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Tensor
 
 
 @register(string_name=False)  # "l1" in a slot is Keras' own.

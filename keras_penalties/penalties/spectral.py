@@ -13,20 +13,15 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.fusing import compiled
-from keras_penalties.numerics import (
-    Pullback,
-    Tensor,
-    as_matrix,
-    norm,
-    own_gradient,
-    value_and_gradient,
-)
+from keras_penalties.autodiff import own_gradient, value_and_gradient
+from keras_penalties.compiling import compiled
+from keras_penalties.numerics import as_matrix, norm
 from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
 from keras_penalties.strengths import Strength
+from keras_penalties.typing import Pullback, Tensor
 
 
 @register

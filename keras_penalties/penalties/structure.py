@@ -8,15 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.numerics import (
-    Pullback,
-    Tensor,
-    as_matrix,
-    own_gradient,
-    with_gradient,
-)
+from keras_penalties.autodiff import own_gradient, with_gradient
+from keras_penalties.numerics import as_matrix
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.registry import register
+from keras_penalties.typing import Pullback, Tensor
 
 
 @register

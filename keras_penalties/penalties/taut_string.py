@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.fusing import compiled
-from keras_penalties.numerics import Tensor
+from keras_penalties.compiling import compiled
+from keras_penalties.typing import Tensor
 
 
 @compiled

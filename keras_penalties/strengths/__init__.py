@@ -8,7 +8,6 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import checks
-from keras_penalties.numerics import Tensor
 from keras_penalties.strengths.learned import Learned
 from keras_penalties.strengths.schedules import (
     CosineRamp,
@@ -18,6 +17,7 @@ from keras_penalties.strengths.schedules import (
     Ramp,
 )
 from keras_penalties.strengths.target import Target
+from keras_penalties.typing import Tensor
 
 __all__ = [
     "CosineRamp",

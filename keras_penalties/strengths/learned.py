@@ -7,8 +7,8 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks, config
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 @register

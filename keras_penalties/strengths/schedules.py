@@ -10,8 +10,8 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import checks, config
-from keras_penalties.numerics import Tensor
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 class Ramp(config.FromSignature, LearningRateSchedule):

@@ -10,8 +10,9 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, config
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import widened
 from keras_penalties.registry import register
+from keras_penalties.typing import Tensor
 
 
 def _density(x: Tensor, tolerance: float) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 from strategies import WIDE
 
-from keras_penalties import numerics
+from keras_penalties import autodiff
 from keras_penalties.penalties import Penalty, Separable
 from keras_penalties.registry import registered
 
@@ -91,7 +91,7 @@ def entries(p: Separable, x: Any) -> np.ndarray:
 
 
 def slope(p: Penalty, x: Any, dtype: str = WIDE) -> np.ndarray:
-    return array(numerics.gradient(p.value, tensor(x, dtype)))
+    return array(autodiff.gradient(p.value, tensor(x, dtype)))
 
 
 def prox(p: Penalty, x: Any, t: Any, dtype: str = WIDE) -> np.ndarray:

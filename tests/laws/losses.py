@@ -12,7 +12,7 @@ from keras import ops
 from strategies import WIDE
 
 import keras_penalties as kp
-from keras_penalties import numerics
+from keras_penalties import autodiff
 from keras_penalties.losses import Loss
 from keras_penalties.registry import registered
 from laws.book import LOSS_LAWS, PRECISE, array, equal, law, tensor
@@ -63,7 +63,7 @@ def a_loss_has_the_secants_slope(loss: Loss) -> None:
     h, bound = (1e-6, 1e-6) if PRECISE else (1e-2, 5e-3)
     y_true, y_pred = data(loss)
     total = changed(loss, reduction="sum", dtype=WIDE)
-    slope = array(numerics.gradient(lambda y: total(y_true, y), tensor(y_pred)))
+    slope = array(autodiff.gradient(lambda y: total(y_true, y), tensor(y_pred)))
     assert np.all(np.isfinite(slope))
     rng, middle = np.random.default_rng(3), float(total(y_true, tensor(y_pred)))
     for _ in range(3):
@@ -84,7 +84,7 @@ def a_loss_is_finite_in_half_precision(loss: Loss) -> None:
         assert keras.backend.standardize_dtype(result.dtype) == dtype
         wide = changed(loss, dtype="float32")(y_true, ops.cast(given, "float32"))
         equal(array(result), array(wide), rounding)
-        slope = array(numerics.gradient(lambda y, h=half: h(y_true, y), given))
+        slope = array(autodiff.gradient(lambda y, h=half: h(y_true, y), given))
         assert np.all(np.isfinite(slope))
 
 

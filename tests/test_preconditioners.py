@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_penalties.optimizers.metrics import METRICS, metric_of
+from keras_penalties.optimizers.preconditioners import (
+    PRECONDITIONERS,
+    preconditioner_of,
+)
 
 OPTIMIZERS = keras.optimizers
 SMALL = 1e-3  # an epsilon that shows where it stands
@@ -41,7 +44,7 @@ def moved_and_sized(make, steps):
     # Far smaller than a step, so that float32 holds the difference.
     variable = keras.Variable(np.zeros(4, "float32"), name="w")
     optimizer.build([variable])
-    metric = metric_of(optimizer)
+    metric = preconditioner_of(optimizer)
     metric.build(variable)
     sizes = []
     for _ in range(steps):
@@ -66,8 +69,8 @@ def test_a_constant_gradient_moves_a_weight_by_the_metric(name, steps):
 
 
 def test_every_metric_is_tested():
-    found = {type(metric_of(make(0.1))) for make in CASES.values()}
-    assert found == set(METRICS)
+    found = {type(preconditioner_of(make(0.1))) for make in CASES.values()}
+    assert found == set(PRECONDITIONERS)
 
 
 class OwnStep(keras.optimizers.SGD):
@@ -102,10 +105,10 @@ def test_an_optimizer_without_a_metric_is_refused(name):
         pytest.skip(f"Keras {keras.__version__} has no {name}")
     optimizer = getattr(keras.optimizers, name)(*args.get(name, []))
     with pytest.raises(ValueError, match=rf"`inner`.*{NO_METRIC[name]}"):
-        metric_of(optimizer)
+        preconditioner_of(optimizer)
 
 
 def test_an_own_step_is_refused_and_an_own_name_is_not():
-    assert metric_of(OwnName()).kinds
+    assert preconditioner_of(OwnName()).kinds
     with pytest.raises(ValueError, match="not known"):
-        metric_of(OwnStep())
+        preconditioner_of(OwnStep())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_penalties.compat import carry_mask, keras_mask
-from keras_penalties.numerics import Pullback, Tensor, gradient, own_gradient
+from keras_penalties.typing import Tensor
 
 
 def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -105,80 +102,3 @@ def in_step(value: Tensor, outputs: Any) -> tuple[Tensor, Any]:
     value, *tensors = both(value, *given)
     masked = [carry_mask(x, keras_mask(y)) for x, y in zip(tensors, given, strict=True)]
     return value, keras.tree.pack_sequence_as(outputs, masked)
-
-
-_SLICES = 8
-
-
-def folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """`fn` of slices along an axis, added up: what is left to sum is an eighth.
-
-    A sum that XLA fuses with `fn` goes entry after entry, and one that it doesn't is a
-    pass more. Slices go side by side, in the pass that `fn` takes.
-    """
-    count = x.shape[axis] // _SLICES
-    *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
-    few = ops.sum(fn(rest), axis, keepdims=True) / count
-    return functools.reduce(operator.add, map(fn, slices)) + few
-
-
-def fold_axis(x: Tensor, axes: Sequence[int]) -> int | None:
-    """The axis along which `folded` pays, for a sum over these axes."""
-    longest = max(axes, key=lambda a: x.shape[a] or 0)
-    pays = pays_to_fuse(x) and x.shape[longest] >= 8 * _SLICES
-    return longest if pays else None
-
-
-def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
-
-    The gradient is computed from `x` anew, since to keep what it needs would take
-    passes too.
-    """
-
-    def slope(x: Tensor, upstream: Tensor) -> Tensor:
-        return upstream * gradient(lambda x: ops.sum(fn(x)), x)
-
-    forward, backward = fused(functools.partial(folded, fn, axis=0)), fused(slope)
-
-    @own_gradient
-    def total(x: Tensor) -> tuple[Tensor, Pullback]:
-        sums = forward(ops.reshape(x, (-1,)))
-        return ops.sum(sums), lambda upstream: backward(x, upstream)
-
-    return total
-
-
-def length(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
-
-    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
-    The gradient at 0 is 0.
-    """
-    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
-
-    @own_gradient
-    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
-        squares = ops.sum(_squares(x, axis), axis=tuple(axis), keepdims=True)
-        size = ops.sqrt(ops.minimum(squares, largest))
-
-        def pullback(upstream: Tensor) -> Tensor:
-            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
-
-        return size, pullback
-
-    return whole(x)
-
-
-def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """Each entry's square, or sums of some of them along one of the axes."""
-    longest = fold_axis(x, axis)
-    if longest is None:
-        return ops.square(x)
-    return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
-
-
-@functools.cache
-def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
-    """One compiled function for all tensors of a shape."""
-    return fused(functools.partial(folded, ops.square, axis=axis))

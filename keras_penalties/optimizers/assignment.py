@@ -12,9 +12,9 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties import penalties as penalty_names
 from keras_penalties.layers.base import Term
-from keras_penalties.numerics import Tensor
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.strengths import Lazy, Target
+from keras_penalties.typing import Tensor
 
 
 class Host:

@@ -22,10 +22,11 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
-from keras_penalties.numerics import Tensor, widened
+from keras_penalties.numerics import widened
+from keras_penalties.typing import Tensor
 
 
-class Metric:
+class Preconditioner:
     """The diagonal metric of one kind of optimizer."""
 
     kinds: ClassVar[tuple[Any, ...]] = ()
@@ -58,7 +59,7 @@ class Metric:
         return 1.0 - ops.power(ops.cast(beta, dtype), step)
 
 
-class WithMomentum(Metric):
+class WithMomentum(Preconditioner):
     """Of an optimizer that may keep a momentum `m ← momentum·m − D·g`.
 
     The sum of the D in it is kept beside it, among the inner optimizer's variables.
@@ -112,7 +113,7 @@ class SGD(WithMomentum):
         return ops.cast(self.optimizer.momentum, dtype)
 
 
-class Adam(Metric):
+class Adam(Preconditioner):
     """`learning_rate / (√v̂ + ε)`, the ε placed as Keras places it."""
 
     kinds = (keras.optimizers.Adam, keras.optimizers.AdamW)
@@ -127,7 +128,7 @@ class Adam(Metric):
         return learning_rate * correction / (ops.sqrt(v) + self.optimizer.epsilon)
 
 
-class Nadam(Metric):
+class Nadam(Preconditioner):
     """`c·learning_rate / (√v̂ + ε)`, c the weights that Keras' look-ahead gives.
 
     They sum to one in the limit, and to up to a quarter less in the first steps.
@@ -155,7 +156,7 @@ class Nadam(Metric):
         return after * average / (1.0 - product * after) + (1.0 - now) / (1.0 - product)
 
 
-class Adamax(Metric):
+class Adamax(Preconditioner):
     """`learning_rate / (u + ε)`, u the decaying maximum of the gradient."""
 
     kinds = (keras.optimizers.Adamax,)
@@ -183,7 +184,7 @@ class RMSprop(WithMomentum):
         return self._with_momentum(variable, size)
 
 
-class Adagrad(Metric):
+class Adagrad(Preconditioner):
     """`learning_rate / √(Σg² + ε)`."""
 
     kinds = (keras.optimizers.Adagrad,)
@@ -196,7 +197,7 @@ class Adagrad(Metric):
         return learning_rate / ops.sqrt(total + self.optimizer.epsilon)
 
 
-class Adadelta(Metric):
+class Adadelta(Preconditioner):
     """`learning_rate·√(E[Δ²] + ε) / √(E[g²] + ε)`, E[Δ²] from before the step."""
 
     kinds = (keras.optimizers.Adadelta,)
@@ -214,7 +215,7 @@ class Adadelta(Metric):
         return learning_rate * before / ops.sqrt(squares + self.optimizer.epsilon)
 
 
-METRICS = (SGD, Adam, Nadam, Adamax, RMSprop, Adagrad, Adadelta)
+PRECONDITIONERS = (SGD, Adam, Nadam, Adamax, RMSprop, Adagrad, Adadelta)
 
 _WHY_NOT = {
     "LossScaleOptimizer": "Put it outside: LossScaleOptimizer(Proximal(...)).",
@@ -227,19 +228,23 @@ _WHY_NOT = {
 }
 
 
-def metric_of(optimizer: Any) -> Metric:
+def preconditioner_of(optimizer: Any) -> Preconditioner:
     """The metric in which an optimizer steps.
 
     Raises:
         ValueError: if it has none, or none that is known: a subclass with an
             `update_step` of its own among them.
     """
-    for metric in METRICS:
-        for kind in metric.kinds:
+    for preconditioner in PRECONDITIONERS:
+        for kind in preconditioner.kinds:
             own_step = getattr(type(optimizer), "update_step", None)
             if isinstance(optimizer, kind) and own_step is kind.update_step:
-                return metric(optimizer)
-    known = [kind.__name__ for metric in METRICS for kind in metric.kinds]
+                return preconditioner(optimizer)
+    known = [
+        kind.__name__
+        for preconditioner in PRECONDITIONERS
+        for kind in preconditioner.kinds
+    ]
     reason = _WHY_NOT.get(type(optimizer).__name__, "Its metric is not known.")
     checks.refuse(
         "inner", f"an optimizer with the step of one of {known}. {reason}", optimizer
