@@ -32,6 +32,11 @@ _KINDS = {
 }
 
 
+def add_kind(kind: str, base: type) -> None:
+    """Let subclasses of `base` be registered as a kind of their own."""
+    _KINDS[kind] = base
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is known of one registered object."""

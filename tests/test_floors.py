@@ -14,8 +14,9 @@ FLOORS = {
     0: "registry config checks typing autodiff numerics compiling compat expressions "
     "discovery",
     1: "strengths penalties losses",
-    2: "layers optimizers terms plots callbacks compaction",
-    3: "models __init__ cli demo __main__",
+    2: "hosting",
+    3: "layers optimizers terms plots callbacks compaction",
+    4: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
 FILES = sorted(PACKAGE.rglob("*.py"))

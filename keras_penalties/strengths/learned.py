@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from keras import ops
 
-from keras_penalties import checks, config
+from keras_penalties import checks
 from keras_penalties.registry import register
+from keras_penalties.strengths.base import Host, Strength
 from keras_penalties.typing import Tensor
 
 
 @register
-class Learned(config.FromSignature):
+class Learned(Strength):
     """A strength that is trained with the weights, to balance losses by their noise.
 
     With it a loss L adds, in place of `strength·L`,
@@ -56,12 +58,34 @@ class Learned(config.FromSignature):
     Losses for Scene Geometry and Semantics", 2018.
     """
 
+    counts_steps = False
+    trained_as = "log_strength"
+
     def __init__(self, initial: float = 1.0) -> None:
         self.initial = checks.positive("initial", initial)
+
+    @property
+    def initial_state(self) -> float:
+        """`log(initial)`: the state is the logarithm, which may take any value."""
+        return math.log(self.initial)
+
+    def at(self, step: Tensor, state: Tensor, training: bool) -> Tensor:
+        """`exp(state)`."""
+        return ops.exp(state)
 
     def added(self, strength: Tensor, loss: Tensor) -> Tensor:
         """`strength·loss − ½·log(strength)`."""
         return strength * loss - 0.5 * ops.log(strength)
+
+    def refusal(self, host: Host) -> str | None:
+        """Only a loss can have it."""
+        if host == "loss":
+            return None
+        return (
+            "a number, a schedule or a `Target`: with a learned one a penalty would "
+            "fall to 0 while its strength grows without end. `Learned` balances the "
+            "losses of `keras_penalties.layers.AddLoss`"
+        )
 
     @classmethod
     def examples(cls) -> list[Self]:
