@@ -152,7 +152,7 @@ class TestStep:
         zero, low, high = map(ops.convert_to_tensor, (0.0, -1.0, 1.0))
         for kind, expected in (("<=", (0, 1)), (">=", (-1, 0)), ("==", (-1, 1))):
             target = Target(0.0, kind=kind, rate=1.0)
-            moved = [wide(target.moved(zero, None, e)[1]) for e in (low, high)]
+            moved = [wide(target.moved(zero, zero, None, e)[1]) for e in (low, high)]
             assert moved == list(expected)
 
     def test_a_layer_that_is_called_twice_moves_a_weights_multiplier_once(self):

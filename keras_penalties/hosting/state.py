@@ -19,8 +19,8 @@ Variable = Any
 class TermState:
     """One number for each term, from step to step, in variables of the host.
 
-    The numbers lie in one vector, except for those that are trained, which are weights
-    of their own.
+    The numbers lie in one vector. What a strength lets the optimizer train is a weight
+    of its own.
 
     Args:
         terms: The host's terms.
@@ -50,10 +50,12 @@ class TermState:
         vector = ops.copy(self.vector)
         whole = len(terms) == len(self.terms)  # then in one operation
         entries = ops.unstack(vector) if whole else vector
-        numbers = {term: entries[self._place[term]] for term in terms}
-        for term in self._trained.keys() & numbers.keys():
-            numbers[term] = ops.convert_to_tensor(self._trained[term])
-        return numbers
+        return {term: entries[self._place[term]] for term in terms}
+
+    def trained(self, term: Term) -> Tensor:
+        """The weight that is trained for a term, or 0."""
+        variable = self._trained.get(term)
+        return 0.0 if variable is None else ops.convert_to_tensor(variable)
 
     def strength(self, term: Term, step: Tensor) -> Tensor:
         """The strength of a term at a step of training."""
@@ -92,7 +94,7 @@ class Pass:
         self._state = state
         self._numbers = state.numbers(state.terms if terms is None else terms)
         self.strengths: dict[Term, Tensor] = {
-            term: term.strength.at(step, number, training)
+            term: term.strength.at(step, number + state.trained(term), training)
             for term, number in self._numbers.items()
         }
         self._seen: dict[Term, tuple[list[Any], Tensor]] = {}
@@ -117,7 +119,9 @@ class Pass:
             return self.strengths[term]
         xs, total = self._seen.get(term, ([], 0.0))
         xs, total = [*xs, x], total + value
-        strength, moved = term.strength.moved(self._numbers[term], xs, total)
+        strength, moved = term.strength.moved(
+            self._numbers[term], self.strengths[term], xs, total
+        )
         if len(xs) == 1:
             self.strengths[term] = strength
         self._seen[term] = xs, total

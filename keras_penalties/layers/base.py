@@ -64,7 +64,7 @@ class PenaltyLayer(LayerFromSignature):
         trained = {}
         for term in self.terms:
             if (name := term.strength.trained_as) is not None:
-                start = term.strength.initial_state
+                start = term.strength.initial_weight
                 trained[term] = self._weight(name, start, dtype, trainable=True)
                 setattr(self, name, trained[term])
         self.state.hold(self.strengths, trained)

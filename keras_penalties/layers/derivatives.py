@@ -15,8 +15,8 @@ from keras_penalties.autodiff import jacobian, value_and_pullback
 from keras_penalties.config import LayerFromSignature
 from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.targets import DerivativeTarget
-from keras_penalties.hosting.term import Term, terms_of
-from keras_penalties.layers.base import PenaltyLayer
+from keras_penalties.hosting.term import terms_of
+from keras_penalties.layers.wrapper import WrappingLayer
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
@@ -132,7 +132,7 @@ def example_layer() -> Any:
     return keras.layers.Dense(2, activation="tanh", kernel_initializer="ones")
 
 
-class DerivativeLayer(PenaltyLayer):
+class DerivativeLayer(WrappingLayer):
     """Wraps a layer, gives its outputs, and hosts a penalty on some derivative of it.
 
     A subclass writes `derivative`. The wrapped layer runs as ever, its batch statistics
@@ -144,9 +144,8 @@ class DerivativeLayer(PenaltyLayer):
     ) -> None:
         checks.instance("layer", layer, keras.layers.Layer)
         kwargs.setdefault("name", f"{layer.name}_{word}")
-        super().__init__(**kwargs)
-        self.layer, self.seed = layer, seed
-        self.supports_masking = layer.supports_masking
+        super().__init__(layer, **kwargs)
+        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         terms = terms_of(penalty, DerivativeTarget(), self.name)
         if len(terms) == 1:  # the layer's name says which derivative it is
@@ -163,12 +162,6 @@ class DerivativeLayer(PenaltyLayer):
         loss's gradient a way back of its own.
         """
         raise NotImplementedError
-
-    def build(self, input_shape: Any = None) -> None:
-        """Build the layer, and the terms' weights."""
-        super().build(input_shape)
-        if not self.layer.built:
-            self.layer.build(input_shape)
 
     def call(self, inputs: Tensor, *, training: bool | None = None) -> Any:
         """What the layer gives out, the penalty on its derivative added."""
@@ -196,10 +189,14 @@ class DerivativeLayer(PenaltyLayer):
         draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return ops.where(draws < 0.5, -1.0, 1.0)
 
-    def target_path(self, term: Term) -> str:
-        """The derivative, named by the layer."""
-        return term.target.path(self.layer.name)
+    def save_own_variables(self, store: Any) -> None:
+        """The weights, and the random numbers' state, which Keras would leave out."""
+        super().save_own_variables(store)
+        store["seed"] = self.seed_generator.state
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The layer's own."""
-        return self.layer.compute_mask(inputs, mask)
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` wrote; an older file has no random state."""
+        own = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        if (seed := own.pop("seed", None)) is not None:
+            self.seed_generator.state.assign(seed)
+        super().load_own_variables(own)

@@ -144,6 +144,11 @@ class GradientPenalty(DerivativeLayer):
             self._penalised(self._opened_pass(training), fn, between, outputs)
         return [outputs, self.layer(other)]
 
+    def compute_output_shape(self, input_shape: Any, other_shape: Any = None) -> Any:
+        """The critic's, for one batch, or a list of two."""
+        shape = self.layer.compute_output_shape(input_shape)
+        return shape if other_shape is None else [shape, shape]
+
     def _between(self, inputs: Tensor, other: Tensor) -> Tensor:
         """A place at random between each pair."""
         shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))

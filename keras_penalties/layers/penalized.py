@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -13,14 +12,14 @@ from keras_penalties.hosting.claims import claim, twin
 from keras_penalties.hosting.state import Variable
 from keras_penalties.hosting.targets import OutputTarget, WeightTarget
 from keras_penalties.hosting.term import Term, terms_of
-from keras_penalties.layers.base import PenaltyLayer
+from keras_penalties.layers.wrapper import WrappingLayer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 
 @register
-class Penalized(PenaltyLayer):
+class Penalized(WrappingLayer):
     """Wraps a layer and adds penalties on its weights and its outputs to the loss.
 
     A weight's term counts once in a forward pass, however often the layer is called in
@@ -62,9 +61,7 @@ class Penalized(PenaltyLayer):
         if not weights and outputs is None:
             checks.refuse("weights", "a penalty, here or in `outputs`", weights)
         kwargs.setdefault("name", f"penalized_{layer.name}")
-        super().__init__(**kwargs)
-        self.layer = layer
-        self.supports_masking = layer.supports_masking
+        super().__init__(layer, **kwargs)
         self.weight_penalties = {
             name: penalties.get(given) for name, given in (weights or {}).items()
         }
@@ -82,17 +79,6 @@ class Penalized(PenaltyLayer):
             path = f"{self.layer.name}/output"
             terms += terms_of(self.outputs, OutputTarget(), path)
         return terms
-
-    def build(self, input_shape: Any = None) -> None:
-        """Build the layer, where one shape says all, and the terms' weights.
-
-        A layer of several inputs, as attention is, is built by its first call.
-        """
-        super().build(input_shape)
-        alone = len(inspect.signature(self.layer.build).parameters) == 1
-        if alone and not self.layer.built:
-            self.layer.build(input_shape)
-            self.layer.built = True
 
     def call(
         self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
@@ -169,14 +155,6 @@ class Penalized(PenaltyLayer):
         if not isinstance(term.target, WeightTarget) or not self.layer.built:
             return True
         return bool(self.variable(term.target.address).trainable)
-
-    def target_path(self, term: Term) -> str:
-        """The wrapped layer, and the weight's name in it."""
-        return term.target.path(self.layer.name)
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The layer's own."""
-        return self.layer.compute_mask(inputs, mask)
 
     @classmethod
     def examples(cls) -> list[Self]:

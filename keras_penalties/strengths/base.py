@@ -49,11 +49,17 @@ class Strength(config.FromSignature):
     skips: ClassVar[bool] = False
     """Whether a host should not compute the penalty where the strength is 0."""
     trained_as: ClassVar[str | None] = None
-    """Where the optimizer trains the state with the weights: the weight's name."""
+    """The name of a weight that the optimizer trains. `at` then has the state plus that
+    weight in the state's place."""
 
     @property
     def initial_state(self) -> float:
         """The state before the first step."""
+        return 0.0
+
+    @property
+    def initial_weight(self) -> float:
+        """The trained weight before the first step."""
         return 0.0
 
     def at(self, step: Tensor, state: Tensor, training: bool) -> Tensor:
@@ -66,13 +72,16 @@ class Strength(config.FromSignature):
         """
         raise NotImplementedError
 
-    def moved(self, state: Tensor, x: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+    def moved(
+        self, state: Tensor, strength: Tensor, x: Any, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The strength for this step of training, and the state after the step.
 
         Only for a strength that `adapts`.
 
         Args:
             state: The number that the host keeps, before the step.
+            strength: What `at` gave.
             x: What is penalised: a tensor, or several.
             value: The penalty on `x`, without a strength.
         """

@@ -127,7 +127,9 @@ class Target(Strength):
         """The multiplier."""
         return state
 
-    def moved(self, state: Tensor, x: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+    def moved(
+        self, state: Tensor, strength: Tensor, x: Any, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The damped strength for a step of training, and the multiplier after it."""
         change = self.rate * ops.stop_gradient(self._error(x, value))
         return self._moved(state, self.damping * change), self._moved(state, change)
