@@ -1,7 +1,8 @@
 """Losses under `tf.distribute`: by TensorFlow's public means, nothing is private.
 
-Keras on TensorFlow divides each added loss by the number of replicas. The module is
-needless when `test_tf_distribute_divides_added_losses` of `tests/test_needless.py`
+On TensorFlow a `keras.losses.Loss` divides its mean by the number of replicas, and
+Keras divides each loss that a layer adds by that number once more. The module is
+needless when `test_tf_distribute_divides_a_loss_twice` of `tests/test_needless.py`
 fails.
 """
 

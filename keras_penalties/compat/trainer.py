@@ -7,7 +7,7 @@
   losses. Without the replacement all would be right, but penalties would be computed
   for nothing and would be written into exported models.
 - Needless when `test_predict_computes_losses_that_nobody_reads` or
-  `test_weights_are_stale_within_an_epoch_on_jax` of `tests/test_needless.py` fails.
+  `test_weights_are_away_within_an_epoch_on_jax` of `tests/test_needless.py` fails.
 """
 
 from __future__ import annotations
