@@ -7,12 +7,12 @@ with an error where the feature is used: see `private`.
 """
 
 from keras_penalties.compat.distribution import replicated, undistributed
-from keras_penalties.compat.graph import graph
+from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.masks import carry_mask, keras_mask
-from keras_penalties.compat.moments import exact_moments, moments
 from keras_penalties.compat.names import add_string_names, string_names
+from keras_penalties.compat.normalization import exact_moments, moments
 from keras_penalties.compat.optimizers import (
     around_update,
     flat_optimizers,
