@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, compat, config
+from keras_penalties import checks, config
 from keras_penalties.compiling import fused, pays_to_fuse, read_first
 from keras_penalties.numerics import fused_sum, widened
 from keras_penalties.registry import snake_case
@@ -104,7 +104,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def __call__(self, x: Tensor) -> Tensor:
         """`strength * value(x)`: what a Keras slot adds to the loss."""
         x = ops.convert_to_tensor(x)
-        return self._applied(x, compat.slot_divisor(x))
+        return self._applied(x, 1.0)
 
     def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
         """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
