@@ -21,7 +21,7 @@ from keras_penalties import checks, compat
 
 T = TypeVar("T")
 
-_KINDS = {
+KINDS: dict[str, type] = {
     "loss": keras.losses.Loss,
     "penalty": keras.regularizers.Regularizer,
     "layer": keras.layers.Layer,
@@ -30,6 +30,7 @@ _KINDS = {
     "callback": keras.callbacks.Callback,
     "schedule": keras.optimizers.schedules.LearningRateSchedule,
 }
+"""The class that Keras has for each kind of object."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _kind_of(obj: Any) -> str:
     if inspect.isclass(obj):
         if issubclass(obj, keras.Model):
             return "model"
-        for kind, base in _KINDS.items():
+        for kind, base in KINDS.items():
             if issubclass(obj, base):
                 return kind
         return "object"
@@ -125,7 +126,8 @@ def _kind_of(obj: Any) -> str:
         return "loss"
     raise TypeError(
         "Invalid value for argument `obj`. Expected a class, or a function of "
-        f"(y_true, y_pred). Received: obj={obj!r} (of type {type(obj).__name__})"
+        f"(y_true, y_pred). Received: obj={checks.shown(obj)} "
+        f"(of type {type(obj).__name__})"
     )
 
 
@@ -184,29 +186,38 @@ def registered(kind: str | None = None, package: str | None = None) -> Iterator[
             yield entry
 
 
-def lookup(name: str, kind: str) -> Any:
+def lookup(name: str, kind: str, base: type = object) -> Any:
     """The object of that kind that answers to `name`: a key, a class or a string name.
 
     This package's own names come first, then any other registered one, then Keras'.
+    A class that is no subclass of `base` is neither found nor proposed.
 
     Raises:
-        ValueError: if nothing answers, with the names that come near.
+        ValueError: if nothing answers, with the names that are similar.
     """
-    entries = list(registered(kind))
+    entries = [e for e in registered(kind) if _fits(e.obj, base)]
     entries.sort(key=lambda e: e.package != "keras_penalties")
     for entry in entries:
         if name in (entry.key, entry.name, entry.obj.__name__):
             return entry.obj
-    holder = compat.string_names(kind).get(name)
-    if holder is not None:
+    keras_names = compat.string_names(kind)
+    holder = keras_names.get(name)
+    if holder is not None and _fits(holder, base):
         return holder
     known = {n for e in entries for n in (e.key, e.name)}
-    known |= set(compat.string_names(kind))
+    known |= {n for n, obj in keras_names.items() if _fits(obj, base)}
     hint = checks.near(name, known)
     elsewhere = [e for e in registered() if name in (e.key, e.name, e.obj.__name__)]
-    if elsewhere:
+    if elsewhere and elsewhere[0].kind != kind:
         hint = f" '{name}' is a {elsewhere[0].kind}, not a {kind}."
+    elif elsewhere or holder is not None:
+        owner = _whose(elsewhere[0].obj if elsewhere else holder)
+        hint = f" '{name}' belongs to {owner}, which is no {base.__name__}.{hint}"
     raise ValueError(
-        f"Unknown {kind} name.{hint} Received: {name!r}. "
+        f"Unknown {kind} name: {checks.shown(name)}.{hint} "
         "`keras-penalties list` shows all names."
     )
+
+
+def _fits(obj: Any, base: type) -> bool:
+    return not inspect.isclass(obj) or issubclass(obj, base)
