@@ -35,7 +35,7 @@ KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one registered object."""
+    """The names and the kind of one registered object."""
 
     key: str
     name: str
@@ -75,19 +75,19 @@ def register(
 
     Args:
         obj: The class, or the function `(y_true, y_pred)`, when `@register` is
-            used bare.
+            used without parentheses.
         package: The part of the Keras key before `>`. Default: the top-level
-            package that the object is defined in; a script or a notebook has
-            none and must name one.
-        string_name: Whether the bare snake_case name also works in `compile`
-            and in Keras' slots. Without it only `package>Name` does.
+            package that the object is defined in. A script or a notebook has
+            none and must give one.
+        string_name: Whether the snake_case name also works in `compile` and in Keras'
+            slots. If not, only the key `package>Name` works.
 
     Returns:
         The object itself, or a decorator.
 
     Raises:
-        ValueError: if a name is taken, by Keras or by another registration.
-        TypeError: if the object is of no kind that Keras can save.
+        ValueError: if Keras or another object already has one of the names.
+        TypeError: if the object is neither a class nor a function.
 
     Example:
         >>> import keras_penalties as kp
@@ -147,7 +147,7 @@ def _refuse_clash(key: str, name: str, kind: str, obj: Any, string_name: bool) -
     registered = keras.saving.get_registered_object(key)
     if registered is not None and not _is_rerun(registered, obj):
         raise ValueError(
-            f"'{key}' is already registered, by {_whose(registered)}. Choose another "
+            f"'{key}' is already registered: {_whose(registered)}. Choose another "
             "name, or another `package`."
         )
     if not string_name:
@@ -156,12 +156,12 @@ def _refuse_clash(key: str, name: str, kind: str, obj: Any, string_name: bool) -
     if holder is not None and not _is_rerun(holder, obj):
         raise ValueError(
             f"The name '{name}' belongs to {_whose(holder)}. Choose another name, or "
-            f"pass `string_name=False` to be reached by '{key}' only."
+            f"pass `string_name=False`, so that only the key '{key}' finds it."
         )
 
 
 def _is_rerun(old: Any, new: Any) -> bool:
-    """In a prompt or a notebook the same definition may be entered again."""
+    """Whether a definition is entered again, which a prompt or a notebook allows."""
     same = (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
     return old is new or (same and hasattr(sys, "ps1"))
 
@@ -187,13 +187,13 @@ def registered(kind: str | None = None, package: str | None = None) -> Iterator[
 
 
 def lookup(name: str, kind: str, base: type = object) -> Any:
-    """The object of that kind that answers to `name`: a key, a class or a string name.
+    """The object of that kind with this name: a key, a class name or a string name.
 
     This package's own names come first, then any other registered one, then Keras'.
     A class that is no subclass of `base` is neither found nor proposed.
 
     Raises:
-        ValueError: if nothing answers, with the names that are similar.
+        ValueError: if there is none. The message has the names that are similar.
     """
     entries = [e for e in registered(kind) if _fits(e.obj, base)]
     entries.sort(key=lambda e: e.package != "keras_penalties")
