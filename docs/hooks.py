@@ -83,12 +83,31 @@ def problems(entry: Entry) -> list[str]:
             missing.append("a Source")
     if entry.kind not in TITLES:
         missing.append(f"a page for its kind, '{entry.kind}', in TITLES")
-    return [f"{entry.key} lacks {what}" for what in missing]
+    return [f"{entry.key} lacks {w}" for w in missing + _no_section(entry, own, doc)]
 
 
 def _explains(doc: str, argument: str) -> bool:
     section = re.search(r"^Args:((?:\n    .*|\n)+)", doc, re.MULTILINE)
     return section is not None and f"\n    {argument}: " in section[1]
+
+
+# Which kinds of objects must say which shapes they take, and what they refuse.
+SECTIONS = {
+    "Shapes": {"penalty", "loss", "layer"},
+    "Raises": {"penalty", "loss", "layer", "optimizer", "schedule", "object"},
+}
+
+
+def _no_section(entry: Entry, own: list[str], doc: str) -> list[str]:
+    """The sections that a docstring lacks; without arguments nothing is refused."""
+    lacks = {name for name in SECTIONS if not re.search(rf"^{name}:", doc, re.M)}
+    if not own:
+        lacks.discard("Raises")
+    return [
+        f"`{name}:`"
+        for name in SECTIONS
+        if name in lacks and entry.kind in SECTIONS[name]
+    ]
 
 
 def reference_pages() -> dict[str, str]:

@@ -22,12 +22,12 @@ PROGRAM = "keras-penalties"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and give back the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may know no Σ
+        sys.stdout.reconfigure(errors="replace")  # not every terminal has a Σ
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has left, as `head` does
+    except BrokenPipeError:  # the reading program has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # as a shell reports SIGPIPE
     return status
@@ -65,7 +65,7 @@ def _count(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Print name, key and formula, or what the object does, one object a line."""
+    """Print one line for each object: name, key, and its formula or its summary."""
     entries = sorted(registered(args.kind), key=lambda e: (e.kind, e.name))
     rows = [
         (e.name, e.key, formula(e.obj) or summary(e.obj))
@@ -99,9 +99,9 @@ def _complain(message: str) -> int:
 
 
 def formula(obj: Any) -> str:
-    """The first code of a docstring that follows a colon or opens a paragraph.
+    """The formula of a docstring: the first code after a colon or opening a paragraph.
 
-    Empty where the text above the first section, such as `Args:`, has none.
+    Empty if there is no such code above the first section, such as `Args:`.
 
     Example:
         >>> import keras_penalties as kp

@@ -14,15 +14,15 @@ def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
     """Draw the loss over the epochs, stacked from the data loss and each term.
 
     Args:
-        history: What `model.fit` returned.
+        history: The `History` that `model.fit` returned.
         ax: Matplotlib axes to draw on. Default: new ones.
-        validation: Draw the validation's values in place of the training's.
+        validation: Whether to draw the validation values instead. Default False.
 
     Returns:
         The matplotlib axes.
 
     Raises:
-        ValueError: if the history has no such values.
+        ValueError: if the history has no loss, or no validation loss if that is wanted.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -54,7 +54,7 @@ def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
     ax.set_ylabel(f"{prefix}loss")
     ax.set_xlim(epochs[0], max(epochs[-1], epochs[0] + 1))
     if (data > 0).all() and total.max() > 20 * total.min():
-        ax.set_yscale("log")  # the curve spans decades: its tail must stay visible
+        ax.set_yscale("log")  # the loss falls by decades, and its end must stay visible
         ax.set_ylim(0.5 * data.min(), 1.2 * total.max())
     ax.legend(frameon=False)
     return ax

@@ -105,9 +105,7 @@ class ClassWeighted(Loss):
 
 
 def _inner(loss: Any) -> Any:
-    found = expressions.get(loss, "loss")
-    if not callable(found):
-        checks.refuse("loss", "a loss, or its name", loss)
+    found = expressions.get(loss, "loss", argument="loss")
     if getattr(found, "reduction", "sum_over_batch_size") != "sum_over_batch_size":
         checks.refuse(
             "loss",
