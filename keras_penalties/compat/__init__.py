@@ -10,6 +10,7 @@ from keras_penalties.compat.distribution import replicated, undistributed
 from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
+from keras_penalties.compat.loops import enclosing_loop
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
 from keras_penalties.compat.normalization import exact_moments, moments
@@ -21,19 +22,21 @@ from keras_penalties.compat.optimizers import (
     portable_optimizer,
 )
 from keras_penalties.compat.precision import full_precision
-from keras_penalties.compat.trainer import losses_wanted, sync_state
+from keras_penalties.compat.trainer import in_training, losses_wanted, sync_state
 
 __all__ = [
     "LossLedger",
     "add_string_names",
     "around_update",
     "carry_mask",
+    "enclosing_loop",
     "exact_moments",
     "flat_layers",
     "flat_optimizers",
     "full_precision",
     "graph",
     "in_stateless_scope",
+    "in_training",
     "index_of",
     "keras_mask",
     "losses_wanted",

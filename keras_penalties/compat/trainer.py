@@ -5,7 +5,8 @@
 - Replaced: `Model.predict_step` and `Model.export`, public methods. Both call a model
   as an evaluation does, and nothing that a layer sees tells that nobody reads the
   losses. Without the replacement all would be right, but penalties would be computed
-  for nothing and would be written into exported models.
+  for nothing and would be written into exported models. So is `Model.train_step`: a
+  model whose `call` takes no `training` lets no layer know that it is being trained.
 - Needless when `test_predict_computes_losses_that_nobody_reads` or
   `test_weights_are_away_within_an_epoch_on_jax` of `tests/test_needless.py` fails.
 """
@@ -15,13 +16,15 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_penalties.compat.ledger import get_stateless_scope
 
-_unread: contextvars.ContextVar[bool] = contextvars.ContextVar("unread", default=False)
+_Flag: TypeAlias = contextvars.ContextVar[bool]
+_unread: _Flag = contextvars.ContextVar("unread", default=False)
+_training: _Flag = contextvars.ContextVar("training", default=False)
 
 
 def sync_state(model: Any) -> None:
@@ -40,22 +43,32 @@ def losses_wanted() -> bool:
     return not _unread.get() and (scope is None or bool(scope.collect_losses))
 
 
-def _note_where_losses_are_unread() -> None:
-    def noted(plain: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(plain)
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            token = _unread.set(True)
-            try:
-                return plain(self, *args, **kwargs)
-            finally:
-                _unread.reset(token)
+def in_training(training: bool | None) -> bool:
+    """Whether a layer that was called with this `training` is being trained."""
+    return _training.get() if training is None else bool(training)
 
-        return method
 
-    for name in ("predict_step", "export"):
+def _within(flag: _Flag, plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        token = flag.set(True)
+        try:
+            return plain(self, *args, **kwargs)
+        finally:
+            flag.reset(token)
+
+    return method
+
+
+def _note_what_a_model_does() -> None:
+    for name, flag in (
+        ("predict_step", _unread),
+        ("export", _unread),
+        ("train_step", _training),
+    ):
         plain = getattr(keras.Model, name, None)
         if plain is not None:
-            setattr(keras.Model, name, noted(plain))
+            setattr(keras.Model, name, _within(flag, plain))
 
 
-_note_where_losses_are_unread()
+_note_what_a_model_does()

@@ -68,7 +68,7 @@ class ActivityPenalty(PenaltyLayer):
         if compat.losses_wanted():
             opened = self._opened_pass(training)
             means = inputs
-            if training and self.momentum is not None:
+            if opened.training and self.momentum is not None:
                 means = self._smoothed_mean(opened, inputs, self.momentum)
             targets = {t: means if _of_the_mean(t) else inputs for t in self.terms}
             self._add_terms(opened, targets, inputs)

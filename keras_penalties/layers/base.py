@@ -127,15 +127,27 @@ class PenaltyLayer(LayerFromSignature):
 
     def _opened_pass(self, training: bool | None) -> Pass:
         """The pass that is on, or a new one if this call is the first one in it."""
+        self._refuse_loops()
+        training = compat.in_training(training)
         if not self._ledger.is_open(self) or self._now.opened is None:
             with compat.full_precision():
-                opened = Pass(self.state, self._step(), bool(training))
+                opened = Pass(self.state, self._step(), training)
             if training and hasattr(self, "steps"):
                 self.steps.assign_add(1)
             self._now.opened, self._now.calls = opened, 0
         opened = self._now.opened
         self._now.calls += 1
         return opened
+
+    def _refuse_loops(self) -> None:
+        if (loop := compat.enclosing_loop()) is not None:
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}' is called in the loop of {loop}, "
+                "where no loss is counted once a step of time. Put it outside, on what "
+                "the outer layer gives out (for `RNN`, with `return_sequences=True`), "
+                "or write the loop out: `unroll=True`, or an input whose number of "
+                "steps is known."
+            )
 
     def _add_terms(
         self,
