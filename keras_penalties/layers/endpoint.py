@@ -175,7 +175,7 @@ class LossValue(Penalty):
         self.strength = strength if learned else as_strength(strength)
         self.loss = loss
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`x`."""
         return x
 

@@ -25,7 +25,7 @@ class _Ball(Indicator):
         self.radius = checks.positive("radius", radius)
         self.axis = None if axis is None else checks.axes("axis", axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """0 if no length is beyond the radius, else infinite."""
         beyond = ops.max(self._length(as_rows(x, self.axis))) - self.radius
         return unless_beyond(beyond, self.radius + 0.0 * x)
@@ -59,6 +59,8 @@ class L1Ball(_Ball):
         axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
             weights of each output unit. Default None: all of x is one vector.
 
+    Shapes: any that has the axes of `axis`.
+
     Example:
         >>> import keras_penalties as kp
         >>> ball = kp.penalties.L1Ball(2.0)
@@ -89,6 +91,8 @@ class L2Ball(_Ball):
         radius: The bound, above 0. Default 1.
         axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
             weights of each output unit. Default None: all of x is one vector.
+
+    Shapes: any that has the axes of `axis`.
 
     Example:
         >>> import keras_penalties as kp

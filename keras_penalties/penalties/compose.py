@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from keras_penalties import checks
-from keras_penalties.numerics import soft_threshold
+from keras_penalties.numerics import soft_threshold, widened
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.grouped import Grouped
@@ -31,6 +31,8 @@ class Sum(Penalty):
     Args:
         penalties: Two penalties or more. Sums among them are flattened.
 
+    Shapes: any that suits every part.
+
     Example:
         >>> import keras_penalties as kp
         >>> both = kp.penalties.L1(0.5) + kp.penalties.L2(0.25)
@@ -48,14 +50,11 @@ class Sum(Penalty):
     def __init__(self, penalties: Iterable[Penalty]) -> None:
         self.penalties = flattened(penalties)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """The sum of the parts, each with its own strength."""
-        return self._applied(x, 1.0)
+        return sum(part.weighed(x) for part in self.penalties)
 
-    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
-        return sum(part._applied(x, slot_divisor) for part in self.penalties)
-
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The map of the elastic parts and that of the other, in the right order."""
         for part in self.penalties:
             checks.instance("strength", part.strength, float)
@@ -64,7 +63,8 @@ class Sum(Penalty):
     def prox_parts(self, x: Tensor, ts: Sequence[Tensor]) -> Tensor:
         """The same with a t for each part."""
         if not self.has_prox:
-            return super().prox(x, ts[0])
+            return super().compute_prox(x, ts[0])
+        x = widened(x)
         pairs = list(zip(self.penalties, ts, strict=True))
         elastic = [(*part.elastic, t) for part, t in pairs if part.elastic]
         scale = 1.0 + sum(b * t for _, b, t in elastic)

@@ -74,11 +74,11 @@ class Quadratic(Penalty):
         step = np.diff(np.eye(size), order, axis=0)
         return cls(strength, step.T @ step, axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σλ·(vᵀx)²`, of A's eigenvalues and eigenvectors: never below 0."""
         return 0.5 * ops.sum(ops.square(self._root(x) * self._turned(x)))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`(I + t·A)⁻¹·x`, in the basis of A's eigenvectors."""
         t = one_step(self, t)
         turned = self._turned(x) / (1.0 + t * ops.square(self._root(x)))
@@ -145,6 +145,8 @@ class ToReference(Penalty):
         weights: How much each entry matters, 0 or more, an array that broadcasts to x.
             Default None: 1 for each.
 
+    Shapes: any that `values` and `weights` broadcast to.
+
     Example:
         >>> import keras_penalties as kp
         >>> near = kp.penalties.ToReference(1.0, values=[1.0, 2.0], weights=[1.0, 4.0])
@@ -173,12 +175,12 @@ class ToReference(Penalty):
         roots = np.sqrt(1.0 if self.weights is None else self.weights)
         self._arrays = np.asarray(self.values), roots
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σ weights·(x − values)²`."""
         values, roots = self._like(x)
         return 0.5 * ops.sum(ops.square(roots * (x - values)))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The mean of x and the values, weighted by 1 and t·weights."""
         values, roots = self._like(x)
         pull = t * ops.square(roots)
