@@ -19,6 +19,8 @@ from keras_penalties.typing import Tensor
 class _Ball(Indicator):
     """A ball around 0 for each index on some axes."""
 
+    joint = "groups"
+
     def __init__(
         self, radius: float = 1.0, axis: int | Sequence[int] | None = None
     ) -> None:

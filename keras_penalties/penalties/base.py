@@ -57,9 +57,12 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     elastic: tuple[float, float] | None = None
     """(a, b) where the value is `Σ a·|x| + ½·b·x²`, else None: such parts of a sum have
     one proximal map together."""
-    soft_threshold: ClassVar[str | None] = None
-    """Where the soft threshold goes in the proximal map of this penalty plus an L1:
-    `"before"` this penalty's own, `"after"` it, or None where neither is right."""
+    joint: ClassVar[str | None] = None
+    """How the proximal map goes together with those of other parts of a sum: `"square"`
+    or one of the `PLACES` in `joint.py`. None where it doesn't, except beside squares.
+    """
+    uniform: ClassVar[bool] = True
+    """Of a `"square"`: whether it has the same weight for all entries."""
     statistic: ClassVar[str | None] = None
     """`"batch"` where the value is a statistic of a batch, `"mean"` where it depends on
     the batch's mean only, and None where it is an extensive sum. A host divides an
@@ -121,6 +124,10 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         fuses = self.fuses and pays_to_fuse(wide)
         moved = (fused_map if fuses else type(self).compute_prox)(self, wide, t)
         return ops.cast(moved, x.dtype)
+
+    def square(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, c), where `joint` is `"square"` and the value `½·Σ b·(x − c)²`."""
+        raise NotImplementedError
 
     def prox_parts(self, x: Tensor, ts: Sequence[Tensor]) -> Tensor:
         """The proximal map with a t for each of `parts()`, as `Proximal` takes it."""

@@ -44,6 +44,7 @@ class MCP(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
@@ -104,6 +105,7 @@ class SCAD(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(
         self, strength: Strength = 0.01, knee: float = 1.0, ratio: float = 3.7
@@ -168,6 +170,7 @@ class LogSum(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: Strength = 0.01, epsilon: float = 1.0) -> None:
         super().__init__(strength)
@@ -226,6 +229,7 @@ class Lp(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: Strength = 0.01, p: float = 0.5) -> None:
         super().__init__(strength)

@@ -69,7 +69,7 @@ class Grouped(Penalty):
     Selection", 2005.
     """
 
-    soft_threshold = "before"
+    joint = "groups"
 
     def __init__(
         self,

@@ -88,7 +88,6 @@ class Box(Indicator):
     """
 
     even = False
-    soft_threshold = "before"
 
     def __init__(self, low: float | None = 0.0, high: float | None = None) -> None:
         self.low = None if low is None else checks.number("low", low)
@@ -97,6 +96,11 @@ class Box(Indicator):
             checks.refuse("high", "a bound, as `low` is None", high)
         if self.low is not None and self.high is not None and self.low > self.high:
             checks.refuse("high", f"{low} or more, as `low` is that", high)
+
+    @property
+    def joint(self) -> str:  # type: ignore[override]
+        """A cone, where the bounds are 0 or none."""
+        return "bounds" if self.low or self.high else "cone"
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """Each entry moved to the bound that it lies beyond."""
@@ -184,6 +188,7 @@ class Monotone(Indicator):
     """
 
     even = False
+    joint = "order"
     rank = 1
 
     def __init__(self, axis: int = 0, decreasing: bool = False) -> None:

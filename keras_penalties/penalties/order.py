@@ -48,7 +48,7 @@ class TotalVariation(Penalty):
 
     per_entry = True
     rank = 1
-    soft_threshold = "after"
+    joint = "order"
 
     def __init__(
         self, strength: Strength = 0.01, axis: int | Sequence[int] = 0

@@ -162,6 +162,7 @@ class ToReference(Penalty):
     """
 
     even = False
+    joint = "square"
     per_entry = True
 
     def __init__(
@@ -182,9 +183,19 @@ class ToReference(Penalty):
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The mean of x and the values, weighted by 1 and t·weights."""
-        values, roots = self._like(x)
-        pull = t * ops.square(roots)
+        weights, values = self.square(x)
+        pull = t * weights
         return x / (1.0 + pull) + values * (pull / (1.0 + pull))
+
+    def square(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the values, as tensors that fit x."""
+        values, roots = self._like(x)
+        return ops.square(roots), values
+
+    @property
+    def uniform(self) -> bool:  # type: ignore[override]
+        """Whether there are no weights, or one for all entries."""
+        return np.ndim(self.weights or 0.0) == 0
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The values and the square roots of the weights, as tensors that fit x."""

@@ -162,6 +162,8 @@ class HuberL1(Separable):
     Source: Huber, "Robust Estimation of a Location Parameter", 1964.
     """
 
+    joint = "entries"
+
     def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
         self.width = checks.positive("width", width)
@@ -206,7 +208,7 @@ class NonNegative(Separable):
     """
 
     even = False
-    soft_threshold = "before"
+    joint = "cone"
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`max(−x, 0)`."""
