@@ -1,4 +1,4 @@
-"""What a compiler is asked for: one pass over a large weight, and no idle work."""
+"""Requests to compilers: one pass over a large weight, and no needless work."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from keras_penalties.typing import Tensor
 
 
 def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`fn` as one compiled step also in eager mode, for loops; plain on torch.
+    """`fn` compiled, for loops: also where it is called in eager mode. Plain on torch.
 
-    Else JAX would compile a loop anew at each call, and TensorFlow run it op by op.
+    Without it JAX would compile a loop again at each call in eager mode, and TensorFlow
+    would run the loop op by op.
     """
     backend = keras.backend.backend()
     if backend == "jax":
@@ -32,28 +33,30 @@ def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def in_turns(wanted: Tensor, value: Callable[[], Tensor], dtype: Any) -> Tensor:
-    """The scalar `value()`, computed only where it is wanted, and else 0."""
+    """The scalar `value()` where it is wanted; else 0, and nothing is computed."""
     if keras.backend.backend() == "jax":
         import jax
 
-        # Else it would carry what the gradient needs out of the branch, as zeros too.
+        # Without it the branch would also give out all that the gradient needs, and
+        # where the value is not wanted these would be tensors of zeros.
         value = jax.checkpoint(value)
     return ops.cond(wanted, value, lambda: ops.zeros((), dtype))
 
 
 def pays_to_fuse(x: Tensor) -> bool:
-    """Whether `x` is so large that passes over it cost more than a compilation does.
+    """Whether it pays to compile a computation on `x` into few passes over memory.
 
-    Only in a graph of TensorFlow, which on a CPU runs op by op, each one a pass over
-    memory. JAX fuses what it compiles by itself, and torch runs eagerly.
+    It pays only for a large `x`, and only in a graph of TensorFlow, which on a CPU runs
+    op by op, each a pass over memory. JAX fuses by itself what it compiles, and torch
+    runs eagerly.
     """
     if keras.backend.backend() != "tensorflow" or sys.platform == "darwin":
         return False  # TensorFlow on macOS has no such compiler
     import tensorflow as tf
 
-    # Slices, as an embedding's gradient is, are as many as its batch has rows.
-    whole = tf.inside_function() and not isinstance(x, tf.IndexedSlices)
-    return whole and _is_large(x)
+    # An embedding's gradient has a number of slices that changes with the batch.
+    dense = not isinstance(x, tf.IndexedSlices)
+    return tf.inside_function() and dense and _is_large(x)
 
 
 def _is_large(x: Tensor) -> bool:
@@ -61,11 +64,12 @@ def _is_large(x: Tensor) -> bool:
 
 
 def read_first(value: Tensor, x: Tensor) -> Tensor:
-    """The scalar `value` of a large `x`, whose slope waits for it on JAX.
+    """The scalar `value` of `x`. On JAX the gradient of a large `x` waits for it.
 
-    XLA gives a weight's memory to the next weight, if all that reads the first is known
-    to be over; for a value that nothing waits for, it would copy the weight in each
-    step. Here the slope reads the value too, in a choice between equals.
+    XLA writes the new weight into the memory of the old one only where it knows that
+    nothing reads the old one later. Nothing would wait for the value, so XLA would copy
+    the weight in each step. The `where` below, whose two branches are the same, makes
+    the gradient depend on the value, so that the value is computed first.
     """
     if keras.backend.backend() != "jax" or not _is_large(x):
         return value
@@ -73,17 +77,17 @@ def read_first(value: Tensor, x: Tensor) -> Tensor:
 
 
 def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`fn` of tensors of TensorFlow compiled whole, where no op takes its own pass."""
+    """`fn` of tensors of TensorFlow, compiled by XLA as one function."""
     import tensorflow as tf
 
     return tf.function(fn, jit_compile=True, autograph=False)
 
 
 def in_step(value: Tensor, outputs: Any) -> tuple[Tensor, Any]:
-    """Both as they are; the gradient of `value` waits for that of `outputs`.
+    """Both unchanged, except that the gradient of `value` waits for that of `outputs`.
 
-    In a graph of TensorFlow the slope of a weight's penalty is ready at once, and would
-    take memory until the loss's own gradient comes to the weight.
+    A graph of TensorFlow could compute the gradient of a weight's penalty at once. It
+    would then take memory until the gradient of the loss reaches the weight.
     """
     import tensorflow as tf
 

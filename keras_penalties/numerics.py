@@ -56,8 +56,8 @@ def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
 def bounded(x: Tensor, bound: float = 30.0) -> Tensor:
     """`x` held within ±bound, with slope 1 everywhere.
 
-    For a log-parameter, so that its exp and the square of that are finite, and a
-    parameter that has left the range is still drawn back by its gradient.
+    For a parameter that is a logarithm: its exp and the square of that are finite, and
+    a parameter that has left the range still has a gradient that brings it back.
     """
     inside = ops.stop_gradient(ops.clip(x, -bound, bound))
     return inside + (x - ops.stop_gradient(x))
@@ -66,8 +66,9 @@ def bounded(x: Tensor, bound: float = 30.0) -> Tensor:
 def stirling_error(x: Tensor) -> Tensor:
     """`log Γ(x) − [(x − ½)·log x − x + ½·log 2π]` for x > 0, with its gradient.
 
-    Keras has no log-gamma. Log-likelihoods are differences of it, and these lose no
-    digits when the bracket is cancelled on paper and only this small rest is computed.
+    Keras has no log-gamma. Log-likelihoods are differences of log-gammas. There the
+    brackets cancel on paper, and only these small rests are computed, so that no digits
+    are lost.
     """
     small = x < 8.0
     # Below 8, from the value at x + 8: Γ(x + 8) = x·(x + 1)·…·(x + 7)·Γ(x).
@@ -151,10 +152,11 @@ _SLICES = 8
 
 
 def folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """`fn` of slices along an axis, added up: what is left to sum is an eighth.
+    """`fn` of eight slices along an axis, added up; the caller sums over the rest.
 
-    A sum that XLA fuses with `fn` goes entry after entry, and one that it doesn't is a
-    pass more. Slices go side by side, in the pass that `fn` takes.
+    XLA sums one entry after another where it fuses the sum with `fn`, and takes another
+    pass over memory where it does not. To add eight slices, it works on many entries at
+    once, in the same pass as `fn`.
     """
     count = x.shape[axis] // _SLICES
     *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
@@ -172,8 +174,8 @@ def fold_axis(x: Tensor, axes: Sequence[int]) -> int | None:
 def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
 
-    The gradient is computed from `x` anew, since to keep what it needs would take
-    passes too.
+    The gradient computes from `x` again what it needs: to keep it from the first pass
+    would take passes over memory too.
     """
 
     def slope(x: Tensor, upstream: Tensor) -> Tensor:
@@ -190,10 +192,11 @@ def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def length(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """The Euclidean norm over `axis`, which is kept, at the least passes over memory.
+    """The Euclidean norm over `axis`, which stays as an axis of size 1.
 
-    In float32 it is 0 below 1e-19, and 1.8e19 above that; `norm` has no such limits.
-    The gradient at 0 is 0.
+    It takes as few passes over memory as possible. In float32 a norm below 1e-19 comes
+    out as 0, and one above 1.8e19 as 1.8e19; `norm` has no such limits. The gradient at
+    0 is 0.
     """
     largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
 
@@ -218,7 +221,7 @@ def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
     return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
 
 
-@functools.cache
+@functools.lru_cache(64)
 def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
-    """One compiled function for all tensors of a shape."""
+    """One compiled function for all tensors of a shape; the last few are kept."""
     return fused(functools.partial(folded, ops.square, axis=axis))

@@ -79,13 +79,13 @@ class WidthTimesStrength(MCP):
 
 @caught_by("the_value_is_one_number", 0.5)
 class OneValuePerRow(L2):
-    def value(self, x):
+    def compute_value(self, x):
         return ops.sum(ops.square(x), axis=-1)
 
 
 @caught_by("a_separable_value_is_a_sum_over_entries", 0.5)
 class MeanForSum(L1):
-    def value(self, x):
+    def compute_value(self, x):
         return ops.mean(self.entrywise(x))
 
 
@@ -103,15 +103,15 @@ class ForgetsTheSign(L1):
 
 @caught_by("a_statistic_is_the_same_for_the_batch_repeated", 0.5)
 class SumsOverTheBatch(KLSparsity):
-    def value(self, x):
-        return ops.cast(ops.shape(x)[0], x.dtype) * super().value(x)
+    def compute_value(self, x):
+        return ops.cast(ops.shape(x)[0], x.dtype) * super().compute_value(x)
 
 
 @caught_by("a_statistic_is_the_same_for_the_batch_repeated", 0.5)
 class SpreadAsMean(KLSparsity):
     """The batch's variance is no function of its mean."""
 
-    def value(self, x):
+    def compute_value(self, x):
         return ops.sum(ops.mean(ops.square(x - ops.mean(x, axis=0)), axis=0))
 
 
@@ -153,7 +153,7 @@ class InfiniteSlopeAtZero(Lp):
 
 @caught_by("the_gradient_is_finite_everywhere", L1(0.5), axis=0)
 class RootOfZero(Grouped):
-    def value(self, x):
+    def compute_value(self, x):
         squares = ops.sum(ops.square(self._layout.rows(x)), axis=1)
         return ops.sum(ops.sqrt(squares))
 
@@ -176,13 +176,13 @@ class HalfOfTheConcavity(SCAD):
 
 @caught_by("prox_without_a_step_stays", 0.5)
 class MovesWithoutAStep(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return numerics.soft_threshold(x, t + 1e-3)
 
 
 @caught_by("strength_changes_nothing_else", 0.5)
 class StrengthTwice(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return numerics.soft_threshold(x, self.strength * t)
 
 
@@ -190,19 +190,19 @@ class StrengthTwice(L1):
 class ForgetsKerassFactor(L2):
     """The prox of ½x², where Keras has x²."""
 
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return x / (1.0 + t)
 
 
 @caught_by("prox_minimises", 0.5)
 class OnePercentTooFar(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return numerics.soft_threshold(x, 1.01 * t)
 
 
 @caught_by("prox_minimises", L1(0.5), axis=0, weights="sqrt_size")
 class ForgetsTheWeights(Grouped):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return Grouped(self.penalty, axis=self.axis).prox(x, t)
 
 
@@ -218,22 +218,22 @@ class TheOtherOrder(Sum):
 class StopsAtTheConvexRange(MCP):
     """As skglm 0.5: beyond it, everything becomes 0."""
 
-    def prox(self, x, t):
-        return ops.where(t < self.width, super().prox(x, t), 0.0 * x)
+    def compute_prox(self, x, t):
+        return ops.where(t < self.width, super().compute_prox(x, t), 0.0 * x)
 
 
 @caught_by("prox_beats_a_grid", 0.5)
 class SoftBeyondTheConvexRange(SCAD):
     """As pyproximal: the lower of two minima is not looked for."""
 
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         soft = numerics.soft_threshold(x, t)
-        return ops.where(t < 1.0 / self.concavity, super().prox(x, t), soft)
+        return ops.where(t < 1.0 / self.concavity, super().compute_prox(x, t), soft)
 
 
 @caught_by("prox_beats_a_grid", 0.5)
 class KeepsALocalMinimum(LogSum):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         size, total = ops.absolute(x), ops.absolute(x) + self.epsilon
         root = ops.sqrt(numerics.positive_part(ops.square(total) - 4.0 * t))
         found = numerics.positive_part(0.5 * (size - self.epsilon + root))
@@ -242,13 +242,13 @@ class KeepsALocalMinimum(LogSum):
 
 @caught_by("prox_minimises_with_one_step_for_each_entry", 0.5)
 class OneStepForAll(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return numerics.soft_threshold(x, ops.mean(t))
 
 
 @caught_by("prox_minimises_with_one_step_for_each_entry", L1(0.5), axis=0)
 class LargestStepOfTheGroup(Grouped):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         each = self._layout.rows(ops.broadcast_to(t, x.shape))
         rows = self._layout.rows(x)
         return self._layout.joined(self._scaled(rows, ops.max(each, axis=1)), x)
@@ -256,13 +256,13 @@ class LargestStepOfTheGroup(Grouped):
 
 @caught_by("prox_of_an_even_value_is_odd", 0.5)
 class ThresholdsOneSide(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return ops.where(x > 0, numerics.soft_threshold(x, t), x)
 
 
 @caught_by("prox_is_firmly_non_expansive", 0.5)
 class HardForSoft(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         return ops.where(ops.absolute(x) > t, x, 0.0 * x)
 
 
@@ -281,7 +281,7 @@ class PromisesAProx(KLSparsity):
 
 @caught_by("every_dtype_is_computed_wide", 0.5)
 class SumsInHalfPrecision(L2):
-    def value(self, x):
+    def compute_value(self, x):
         return ops.sum(ops.square(ops.cast(x, "float16")))
 
 
@@ -296,14 +296,14 @@ if WIDE == "float64":  # elsewhere nothing tells what the true value is
 
     @caught_by("extremes_are_never_nan", L1(0.5), axis=0)
     class OverflowsInside(Grouped):
-        def value(self, x):
+        def compute_value(self, x):
             squares = ops.sum(ops.square(self._layout.rows(x)), axis=1)
             return ops.sum(ops.sqrt(squares + 1e-30))
 
 
 @caught_by("extremes_are_never_nan", 0.5)
 class ProxOverflows(L1):
-    def prox(self, x, t):
+    def compute_prox(self, x, t):
         size = ops.sqrt(ops.square(x))
         return x * numerics.positive_part(size - t) / size
 
@@ -353,19 +353,19 @@ class HasNoSlope(L1):
 
 @caught_by("an_indicator_is_refused_where_a_gradient_would_act", 0.0)
 class ActsInASlot(Box):
-    def _applied(self, x, slot_divisor):
+    def __call__(self, x):
         return self.value(x)
 
 
 @caught_by("an_indicator_is_0_in_its_set_only", 0.0)
 class ChargesNothingOutside(Box):
-    def value(self, x):
+    def compute_value(self, x):
         return ops.zeros((), x.dtype)
 
 
-@caught_by("an_activity_slot_has_the_value", 0.5)
+@caught_by("a_statistic_is_refused_in_a_slot", 0.5)
 class DividedByTheBatch(KLSparsity):
-    def _applied(self, x, slot_divisor):
+    def __call__(self, x):
         return self.strength * self.value(x)
 
 

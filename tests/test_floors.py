@@ -65,6 +65,65 @@ def test_no_circles_between_parts():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def imported_files(file: Path) -> set[Path]:
+    """The files of this package that a file imports, inside functions too.
+
+    `from package.folder import name` is the file of that name, or else the folder's
+    `__init__`. Only what `__init__` says to an editor is left out.
+    """
+    found = set()
+    for name in imported_modules(without_type_checking(ast.parse(file.read_text()))):
+        parts = name.split(".")
+        while parts and parts[0] == PACKAGE.name:
+            base = PACKAGE.parent.joinpath(*parts)
+            path = base.with_suffix(".py")
+            path = path if path.is_file() else base / "__init__.py"
+            if path.is_file():
+                found.add(path)
+                break
+            parts.pop()
+    return found - {file}
+
+
+def without_type_checking(tree: ast.Module) -> ast.Module:
+    """The tree without what runs for a type checker only."""
+    kept = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    return ast.Module(kept, [])
+
+
+def circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
+    """The files that import each other, each circle as a set."""
+    reach = {file: {file} for file in graph}
+    for _ in graph:
+        for file, others in graph.items():
+            reach[file] |= {far for near in others for far in reach[near]}
+    found = [{b for b in reach[a] if a in reach[b]} for a in graph]
+    return [circle for n, circle in enumerate(found) if circle not in found[:n]]
+
+
+def test_no_circles_between_files():
+    graph = {file: imported_files(file) for file in FILES}
+    names = [
+        sorted(str(f.relative_to(PACKAGE)) for f in circle)
+        for circle in circles(graph)
+        if len(circle) > 1
+    ]
+    assert names == []
+
+
+def test_a_circle_between_files_is_seen():
+    a, b, c = map(Path, "abc")
+    assert {a, b} in circles({a: {b}, b: {a}, c: {a}})
+    assert {c} in circles({a: {b}, b: {a}, c: {a}})
+    folder = PACKAGE / "penalties"
+    assert folder / "concave.py" in imported_files(folder / "grouped.py")
+    assert PACKAGE / "checks.py" in imported_files(folder / "grouped.py")
+
+
 def test_private_keras_only_in_compat():
     users = {unit_of(file) for file in FILES if "keras.src" in file.read_text()}
     assert users == {"compat"}

@@ -352,7 +352,7 @@ def test_which_sums_have_a_prox():
         Box(-1.0, 1.0) + L1() + L2(),
     ]
     unknown = [
-        L1() + MCP(),
+        L1() + kp.penalties.SortedL1(),
         L1() + kp.penalties.Spectral(L1()),
         Grouped(L1(), axis=0) + Grouped(L1(), axis=1),
         L1() + kp.penalties.KLSparsity(),

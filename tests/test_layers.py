@@ -10,7 +10,6 @@ from keras import layers, ops
 from keras.optimizers.schedules import PolynomialDecay
 
 import keras_penalties as kp
-from keras_penalties import compat
 
 RNG = np.random.default_rng(0)
 X = RNG.random((20, 6)).astype("float32")
@@ -159,9 +158,7 @@ class TestTotals:
             assert tested[0] == pytest.approx(expected, rel=1e-5)
 
     @pytest.mark.parametrize("batch", [1, 8, 32])
-    @pytest.mark.parametrize("slot", [False, True])
-    def test_kl_is_exact_at_every_batch_size(self, batch, slot):
-        """Since Keras 3.14 the activity slot divides by the batch: not a statistic."""
+    def test_kl_is_exact_at_every_batch_size(self, batch):
         penalty = kp.penalties.KLSparsity(2.0, rate=0.1)
         x = (
             np.random.default_rng(batch)
@@ -169,20 +166,9 @@ class TestTotals:
             .astype("float32")
         )
         layer = kp.layers.ActivityPenalty(penalty)
-        if slot:
-            layer = layers.Activation("linear", activity_regularizer=penalty)
         layer(ops.convert_to_tensor(x))
         total = float(ops.convert_to_numpy(sum(layer.losses)))
         assert total == pytest.approx(2.0 * kl(x.astype("float64"), 0.1), rel=1e-5)
-
-    def test_a_sum_of_statistic_and_extensive_in_a_slot(self):
-        penalty = kp.get("kl_sparsity(2.0) + l1(0.5)")
-        x = np.full((8, 3), 0.4, "float32")
-        layer = layers.Activation("linear", activity_regularizer=penalty)
-        layer(ops.convert_to_tensor(x))
-        share = 1 if compat._SLOT_DIVIDES else len(x)  # of what is extensive
-        expected = 2.0 * kl(x.astype("float64"), 0.1) + 0.5 * 3 * 0.4 * share
-        assert float(sum(layer.losses)) == pytest.approx(expected, rel=1e-5)
 
     def test_under_jit_and_several_steps_per_execution(self):
         if BACKEND == "torch":
@@ -344,7 +330,7 @@ def test_terms_lists_slots_too():
         4,
         kernel_regularizer="keras_penalties>L1",
         bias_regularizer="l2",
-        activity_regularizer=kp.penalties.KLSparsity(0.5),
+        activity_regularizer=kp.penalties.Hoyer(0.5),
         activation="sigmoid",
         name="d",
     )
@@ -359,7 +345,7 @@ def test_terms_lists_slots_too():
     assert rows == [
         ("d_kernel_l1", 0.01, "slot", True),
         ("d_bias_l2", None, "slot", True),
-        ("d_kl_sparsity", 0.5, "slot", True),
+        ("d_hoyer", 0.5, "slot", True),
         ("a_l1", 0.01, "layer", True),
     ]
     with pytest.raises(ValueError, match="a built model"):

@@ -150,7 +150,7 @@ class TestTheUsersOwn:
 
         @kp.register(package="names_a")
         class UsersPenalty(kp.penalties.Penalty):
-            def value(self, x):
+            def compute_value(self, x):
                 return keras.ops.sum(x**4)
 
         model = model_with(kernel_regularizer="users_penalty")

@@ -25,7 +25,7 @@ def plain_error(y_actual, y_pred):
 @kp.register(package="reload_project")
 class Quartic(kp.penalties.Penalty):
     """The sum of fourth powers: `Σx⁴`."""
-    def value(self, x):
+    def compute_value(self, x):
         return keras.ops.sum(x ** 4)
 '''
 

@@ -126,8 +126,8 @@ def test_a_large_weights_slope_waits_for_the_gradient_of_what_the_layer_gave():
         return same
 
     class Named(P.L1):
-        def value(self, x):
-            return named("slope")(super().value(x))
+        def compute_value(self, x):
+            return named("slope")(super().compute_value(x))
 
     dense = keras.layers.Dense(LARGE[1], use_bias=False)
     layer = kp.layers.Penalized(dense, weights={"kernel": Named(0.5)})
@@ -254,7 +254,9 @@ def test_predict_computes_no_term(monkeypatch):
     model.fit(x, y, verbose=0)
     before = ops.convert_to_numpy(layer.sums).copy()
     asked = []
-    monkeypatch.setattr(P.L1, "value", lambda self, x: asked.append(x) or ops.sum(x))
+    monkeypatch.setattr(
+        P.L1, "compute_value", lambda self, x: asked.append(x) or ops.sum(x)
+    )
     model.predict(x, verbose=0)
     model.predict_on_batch(x)
     assert not asked
@@ -289,7 +291,9 @@ def test_a_lazy_penalty_is_k_times_as_strong_at_every_kth_step(jit):
 def test_between_a_lazy_penaltys_steps_nothing_is_computed(monkeypatch):
     model, _ = penalized(kp.strengths.Lazy(0.1, every=4))
     asked = []
-    monkeypatch.setattr(P.L1, "value", lambda self, x: asked.append(x) or ops.sum(x))
+    monkeypatch.setattr(
+        P.L1, "compute_value", lambda self, x: asked.append(x) or ops.sum(x)
+    )
     model.fit(np.zeros((8, 4)), np.zeros((8, 3)), batch_size=1, verbose=0)
     assert len(asked) == 2
 
@@ -301,7 +305,7 @@ def test_proximal_refuses_a_lazy_penalty():
 
 
 def test_a_strength_of_zero_in_a_slot_costs_nothing(monkeypatch):
-    monkeypatch.setattr(P.L1, "value", lambda self, x: pytest.fail("computed"))
+    monkeypatch.setattr(P.L1, "compute_value", lambda self, x: pytest.fail("computed"))
     assert float(P.L1(0.0)(np.ones((2, 2), "float32"))) == 0.0
 
 

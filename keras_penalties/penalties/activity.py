@@ -27,22 +27,23 @@ from keras_penalties.typing import Tensor
 class KLSparsity(Penalty):
     """Draws each unit's mean activation to a small rate: `Σ_units KL(rate ‖ mean)`.
 
-    `KL(ρ‖q) = ρ·log(ρ/q) + (1 − ρ)·log((1 − ρ)/(1 − q))`, q the mean over all axes but
-    the last. A statistic of the batch: never divided by its size, and the same for a
-    batch and for the batch repeated. Nearer than 1e-7 to 0 or 1 the formula goes on
-    along its tangent, so that a dead unit still has a finite gradient.
+    `KL(ρ‖q) = ρ·log(ρ/q) + (1 − ρ)·log((1 − ρ)/(1 − q))`, where q is the mean over all
+    axes except the last. It is a statistic of the batch: it is never divided by the
+    batch size, and has the same value for a batch and for the batch repeated. So
+    `ActivityPenalty` applies it, and a Keras slot can't. Nearer than 1e-7 to 0 or 1 the
+    formula goes on along its tangent, so that a dead unit still has a finite gradient.
 
     Args:
         strength: The multiplier β, 0 or more. Default 0.01. Beside an error that is a
             *sum* over m samples, β must be m times what it is beside their mean.
         rate: The wanted mean activation ρ, in (0, 1). Default 0.1.
 
-    Input: activations in (0, 1), such as a sigmoid's, of shape (batch, ..., units).
+    Shapes: (batch, ..., units); activations in (0, 1), such as a sigmoid's.
 
     Example:
         >>> import keras_penalties as kp
         >>> kl = kp.penalties.KLSparsity(1.0, rate=0.1)
-        >>> round(float(kl([[0.1, 0.4], [0.1, 0.6]])), 4)
+        >>> round(float(kl.value([[0.1, 0.4], [0.1, 0.6]])), 4)
         0.3681
 
     Raises:
@@ -60,7 +61,7 @@ class KLSparsity(Penalty):
         super().__init__(strength)
         self.rate = checks.fraction("rate", rate)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ_units KL(rate ‖ mean activation)`."""
         mean = ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
         rate, margin = self.rate, keras.config.epsilon()
@@ -93,6 +94,8 @@ class Hoyer(Penalty):
             activations, each sample by itself. Default None: all of x is one vector, as
             the source has it for a weight.
 
+    Shapes: any that has the axes of `axis`.
+
     Example:
         >>> import keras_penalties as kp
         >>> round(float(kp.penalties.Hoyer(0.5)([3.0, -3.0, 0.0])), 4)
@@ -113,7 +116,7 @@ class Hoyer(Penalty):
         super().__init__(strength)
         self.axis = None if axis is None else checks.axes("axis", axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ (Σ|x|)² / Σx²` over the vectors."""
         rows = as_rows(x, self.axis)
         # It has no scale, and the square of a tiny one, in the slope, would be 0.
@@ -134,8 +137,9 @@ class Hoyer(Penalty):
 class Decorrelation(Penalty):
     """DeCov: units that don't repeat each other: `½·Σᵢ≠ⱼ Cᵢⱼ²`.
 
-    C is the covariance of the units over all axes but the last, divided by their number
-    of entries N: a statistic of the batch, the same for the batch repeated.
+    C is the covariance of the units over all axes except the last, divided by their
+    number of entries N. It is a statistic of the batch, the same for the batch
+    repeated: `ActivityPenalty` applies it, and a Keras slot can't.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -145,8 +149,11 @@ class Decorrelation(Penalty):
 
     Example:
         >>> import keras_penalties as kp
-        >>> float(kp.penalties.Decorrelation(0.5)([[1.0, 2.0], [-1.0, -2.0]]))
-        2.0
+        >>> float(kp.penalties.Decorrelation().value([[1.0, 2.0], [-1.0, -2.0]]))
+        4.0
+
+    Raises:
+        ValueError: if the strength is negative or not finite, or x has rank 1.
 
     Source: Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating
     Representations", 2016.
@@ -156,7 +163,7 @@ class Decorrelation(Penalty):
     rank = 2
     statistic = "batch"
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σᵢ≠ⱼ Cᵢⱼ²`."""
         return 0.5 * _off_diagonal(_covariance(x))
 
@@ -165,10 +172,11 @@ class Decorrelation(Penalty):
 class VarianceCovariance(Penalty):
     """VICReg's terms: `1/d·Σⱼ max(0, γ − √(Cⱼⱼ + 10⁻⁴)) + c/d·Σᵢ≠ⱼ Cᵢⱼ²`.
 
-    C is the covariance of d units over all axes but the last. The first term asks each
-    unit to vary over the batch, the second that no two say the same. C is divided by
-    the number of entries N, where the source has N − 1: so the value is the same for a
-    batch and for the batch repeated.
+    C is the covariance of d units over all axes except the last. The first term asks
+    each unit to vary over the batch, the second that no two units repeat each other. C
+    is divided by the number of entries N, where the source has N − 1: so the value is
+    the same for a batch and for the batch repeated. It is a statistic of the batch:
+    `ActivityPenalty` applies it, and a Keras slot can't.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01; the source has 25.
@@ -182,7 +190,7 @@ class VarianceCovariance(Penalty):
     Example:
         >>> import keras_penalties as kp
         >>> vary = kp.penalties.VarianceCovariance(1.0, covariance=0.5)
-        >>> round(float(vary([[1.0, 1.0], [-1.0, -1.0]])), 4)
+        >>> round(float(vary.value([[1.0, 1.0], [-1.0, -1.0]])), 4)
         0.5
 
     Raises:
@@ -206,7 +214,7 @@ class VarianceCovariance(Penalty):
         self.deviation = checks.positive("deviation", deviation)
         self.covariance = checks.non_negative("covariance", covariance)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """The mean missing deviation, and the squared covariances per unit."""
         c = _covariance(x)
         missing = positive_part(self.deviation - ops.sqrt(ops.diagonal(c) + 1e-4))

@@ -19,13 +19,15 @@ from keras_penalties.typing import Tensor
 class _Ball(Indicator):
     """A ball around 0 for each index on some axes."""
 
+    joint = "groups"
+
     def __init__(
         self, radius: float = 1.0, axis: int | Sequence[int] | None = None
     ) -> None:
         self.radius = checks.positive("radius", radius)
         self.axis = None if axis is None else checks.axes("axis", axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """0 if no length is beyond the radius, else infinite."""
         beyond = ops.max(self._length(as_rows(x, self.axis))) - self.radius
         return unless_beyond(beyond, self.radius + 0.0 * x)
@@ -59,6 +61,8 @@ class L1Ball(_Ball):
         axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
             weights of each output unit. Default None: all of x is one vector.
 
+    Shapes: any that has the axes of `axis`.
+
     Example:
         >>> import keras_penalties as kp
         >>> ball = kp.penalties.L1Ball(2.0)
@@ -89,6 +93,8 @@ class L2Ball(_Ball):
         radius: The bound, above 0. Default 1.
         axis: The axis, or axes, that index the vectors that are bounded: -1 bounds the
             weights of each output unit. Default None: all of x is one vector.
+
+    Shapes: any that has the axes of `axis`.
 
     Example:
         >>> import keras_penalties as kp

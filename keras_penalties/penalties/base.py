@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, final
 
 import keras
 from keras import ops
 
 from keras_penalties import checks, config
-from keras_penalties.compiling import fused, pays_to_fuse, read_first
-from keras_penalties.numerics import fused_sum, widened
-from keras_penalties.registry import snake_case
+from keras_penalties.compiling import pays_to_fuse, read_first
+from keras_penalties.numerics import widened
+from keras_penalties.penalties.fusing import fused_map, fused_total
+from keras_penalties.registry import lookup, snake_case
 from keras_penalties.strengths import StrengthLike, as_strength
 from keras_penalties.typing import Tensor
 
@@ -21,10 +21,12 @@ from keras_penalties.typing import Tensor
 class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """`strength * value(x)`, with a proximal map where one is known.
 
-    A penalty holds no state and is immutable: whoever applies it, a Keras slot, a
-    layer or an optimizer, owns what changes while training. A subclass writes
-    `value`, and `prox` where it knows it, for float32 or wider input: half floats are
-    widened before either is called.
+    A penalty holds no state and is immutable: the host that applies it, a Keras slot, a
+    layer or an optimizer, owns what changes while training.
+
+    A subclass writes `compute_value`, and `compute_prox` where a proximal map is known.
+    Hosts and users call `value` and `prox`, which a subclass cannot replace: these
+    check the rank, and compute half floats in float32.
 
     Args:
         strength: The multiplier, 0 or more. A layer or `Proximal` also takes a
@@ -43,8 +45,8 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     domain: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     """The entries for which the formula is meant."""
     per_entry: ClassVar[bool] = False
-    """Whether `prox` is right for one t per entry, the metric of an adaptive optimizer,
-    and not only for one number. False is always safe: `Proximal` then gives the whole
+    """Whether `prox` is right for one t per entry, as an adaptive optimizer has it, and
+    not only for one number. False is always safe: `Proximal` then gives the whole
     weight one t."""
     fuses: ClassVar[bool] = False
     """Whether `prox` consists of entrywise ops and sums, which a compiler makes a few
@@ -55,9 +57,12 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     elastic: tuple[float, float] | None = None
     """(a, b) where the value is `Σ a·|x| + ½·b·x²`, else None: such parts of a sum have
     one proximal map together."""
-    soft_threshold: ClassVar[str | None] = None
-    """Where the soft threshold goes in the proximal map of this penalty plus an L1:
-    `"before"` this penalty's own, `"after"` it, or None where neither is right."""
+    joint: ClassVar[str | None] = None
+    """How the proximal map goes together with those of other parts of a sum: `"square"`
+    or one of the `PLACES` in `joint.py`. None where it doesn't, except beside squares.
+    """
+    uniform: ClassVar[bool] = True
+    """Of a `"square"`: whether it has the same weight for all entries."""
     statistic: ClassVar[str | None] = None
     """`"batch"` where the value is a statistic of a batch, `"mean"` where it depends on
     the batch's mean only, and None where it is an extensive sum. A host divides an
@@ -68,16 +73,41 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for method, wrap in _WRAPS.items():
-            if method in vars(cls):
-                setattr(cls, method, wrap(vars(cls)[method]))
+        for method in ("value", "prox"):
+            if getattr(cls, method) is not getattr(Penalty, method):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would replace `Penalty.{method}`, which "
+                    "checks the rank and computes half floats in float32: write "
+                    f"compute_{method} instead, which it calls."
+                )
 
-    def value(self, x: Tensor) -> Tensor:
-        """The scalar that the strength multiplies, in at least float32."""
+    def compute_value(self, x: Tensor) -> Tensor:
+        """The scalar that the strength multiplies, of `x` in float32 or float64."""
         raise NotImplementedError
 
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """What `prox` returns, of `x` and `t` in one dtype, float32 or float64."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no known proximal map, so it can be applied by "
+            "a Keras slot or a layer, by its gradient, but not by `Proximal`."
+        )
+
+    @final
+    def value(self, x: Tensor) -> Tensor:
+        """The scalar that the strength multiplies, in at least float32.
+
+        Raises:
+            ValueError: if `x` has fewer axes than the penalty needs.
+        """
+        x = widened(x)
+        check_rank(self, x)
+        return read_first(self.compute_value(x), x)
+
+    @final
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The minimiser over u of `t·value(u) + ½‖u − x‖²`, where t = step · strength.
+
+        The result has the dtype of `x`, and is computed in at least float32.
 
         Args:
             x: The point, of any shape that the penalty accepts.
@@ -85,11 +115,19 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
         Raises:
             NotImplementedError: if no proximal map is known for this penalty.
+            ValueError: if `x` has fewer axes than the penalty needs.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no known proximal map, so it can be applied by "
-            "a Keras slot or a layer, by its gradient, but not by `Proximal`."
-        )
+        x = ops.convert_to_tensor(x)
+        wide = widened(x)
+        check_rank(self, wide)
+        t = ops.convert_to_tensor(t, wide.dtype)
+        fuses = self.fuses and pays_to_fuse(wide)
+        moved = (fused_map if fuses else type(self).compute_prox)(self, wide, t)
+        return ops.cast(moved, x.dtype)
+
+    def square(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, c), where `joint` is `"square"` and the value `½·Σ b·(x − c)²`."""
+        raise NotImplementedError
 
     def prox_parts(self, x: Tensor, ts: Sequence[Tensor]) -> Tensor:
         """The proximal map with a t for each of `parts()`, as `Proximal` takes it."""
@@ -99,16 +137,25 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     @property
     def has_prox(self) -> bool:
         """Whether `prox` is known."""
-        return type(self).prox is not Penalty.prox
+        return type(self).compute_prox is not Penalty.compute_prox
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`strength * value(x)`: what a Keras slot adds to the loss."""
-        x = ops.convert_to_tensor(x)
-        return self._applied(x, 1.0)
+        """`strength * value(x)`: what a Keras slot adds to the loss.
 
-    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
-        """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
+        Raises:
+            ValueError: if a slot can't apply the penalty: a constraint, a statistic of
+                a batch, or one whose strength moves.
+        """
         check_slopes(self)
+        check_slot(self)
+        return self.weighed(ops.convert_to_tensor(x))
+
+    def weighed(self, x: Tensor) -> Tensor:
+        """`strength * value(x)` for a constant strength; no value for a strength of 0.
+
+        Raises:
+            ValueError: if the strength moves.
+        """
         if not isinstance(self.strength, float):
             checks.refuse(
                 "strength",
@@ -119,10 +166,18 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
             )
         if self.strength == 0.0:
             return ops.zeros((), widened(x).dtype)
-        result = self.strength * self.value(x)
-        if self.statistic:
-            result *= ops.cast(slot_divisor, result.dtype)
-        return result
+        return self.strength * self.value(x)
+
+    def alike(self, other: object) -> bool:
+        """Whether the other is the same penalty, except perhaps for its strength.
+
+        Two penalties that are alike count as one whose strength is the sum of theirs.
+        """
+        if type(self) is not type(other):
+            return False
+        names = [name for name in config.arguments(type(self)) if name != "strength"]
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        return all(a.alike(b) if isinstance(a, Penalty) else a == b for a, b in pairs)
 
     @property
     def name(self) -> str:
@@ -150,24 +205,18 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
             }
         )
 
-    def alike(self, other: Penalty) -> bool:
-        """Whether two penalties are equal except for the strength."""
-        if type(self) is not type(other):
-            return False
-        if self.indicator:
-            return self == other
-        return self.with_strength(1.0) == other.with_strength(1.0)
-
     def masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
         """TEMPORARY: replaced at the merge."""
         return self.value(x)
 
     def __add__(self, other: Penalty) -> Penalty:
-        from keras_penalties.penalties.compose import Sum
-
         if not isinstance(other, Penalty):
             return NotImplemented
-        return Sum([*self.parts(), *other.parts()])
+        # By its name: `Sum` is a penalty, so its file imports this one.
+        made: Penalty = lookup("keras_penalties>Sum", "penalty")(
+            [*self.parts(), *other.parts()]
+        )
+        return made
 
     def __mul__(self, factor: float) -> Any:
         factor = checks.non_negative("factor", factor)
@@ -187,50 +236,8 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         return [s for s in ((6,), (4, 3), (2, 2, 3)) if len(s) >= self.rank]
 
 
-def _widens(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`value` in at least float32, of a tensor whose rank the penalty accepts."""
-
-    @functools.wraps(value)
-    def wrapped(self: Penalty, x: Tensor) -> Tensor:
-        x = widened(x)
-        check_rank(self, x)
-        return read_first(value(self, x), x)
-
-    return wrapped
-
-
-def _keeps_dtype(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`prox` in at least float32, its result in the dtype that came."""
-
-    @functools.wraps(prox)
-    def wrapped(self: Penalty, x: Tensor, t: Tensor) -> Tensor:
-        x = ops.convert_to_tensor(x)
-        wide = widened(x)
-        check_rank(self, x)
-        t = ops.convert_to_tensor(t, wide.dtype)
-        if self.fuses and pays_to_fuse(wide):
-            shapes = tuple(x.shape), tuple(t.shape), wide.dtype
-            moved = _fused_prox(prox, self.with_strength(1.0), *shapes)(wide, t)
-        else:
-            moved = prox(self, wide, t)
-        return ops.cast(moved, x.dtype)
-
-    return wrapped
-
-
-@functools.cache
-def _fused_prox(
-    prox: Callable[..., Tensor], penalty: Penalty, *shapes: Any
-) -> Callable[..., Tensor]:
-    """One compiled map for all tensors of a shape under equal penalties."""
-    return fused(functools.partial(prox, penalty))
-
-
-_WRAPS = {"value": _widens, "entrywise": _widens, "prox": _keeps_dtype}
-
-
 def check_rank(penalty: Penalty, x: Tensor) -> None:
-    """Refuse a tensor that has fewer axes than the penalty speaks of."""
+    """Refuse a tensor that has fewer axes than the penalty needs."""
     if len(x.shape) < penalty.rank:
         raise ValueError(
             f"{type(penalty).__name__} needs a tensor of rank {penalty.rank} or more. "
@@ -239,17 +246,36 @@ def check_rank(penalty: Penalty, x: Tensor) -> None:
 
 
 def check_slopes(penalty: Penalty) -> None:
-    """Refuse an indicator where a gradient is to apply it: it would do nothing.
+    """Refuse a constraint where a gradient is to apply it: it would do nothing.
 
     Raises:
-        ValueError: if the penalty is one.
+        ValueError: if the penalty is one, or has one as a part.
     """
-    if penalty.indicator:
-        raise ValueError(
-            f"{type(penalty).__name__} is a constraint: it has no gradient, so in a "
-            "Keras slot or a layer it would do nothing. Give it to "
-            "`keras_penalties.optimizers.Proximal`, or use a Keras constraint."
-        )
+    for part in penalty.parts():
+        if part.indicator:
+            raise ValueError(
+                f"{type(part).__name__} is a constraint: it has no gradient, so in a "
+                "Keras slot or a layer it would do nothing. Give it to "
+                "`keras_penalties.optimizers.Proximal`, or use a Keras constraint."
+            )
+
+
+def check_slot(penalty: Penalty) -> None:
+    """Refuse a statistic of a batch where a Keras slot is to apply it.
+
+    Raises:
+        ValueError: if the penalty is one, or has one as a part.
+    """
+    for part in penalty.parts():
+        if part.statistic:
+            raise ValueError(
+                f"{type(part).__name__} is a statistic of a batch. Keras divides what "
+                "an activity slot gives by the batch size, so a slot would apply it "
+                "with the wrong strength. Put it in "
+                "`keras_penalties.layers.ActivityPenalty` or "
+                "`keras_penalties.layers.Penalized(layer, outputs=...)`; for the bare "
+                "number call its `value`."
+            )
 
 
 def one_step(penalty: Penalty, t: Tensor) -> Tensor:
@@ -269,26 +295,16 @@ def one_step(penalty: Penalty, t: Tensor) -> Tensor:
 class Separable(Penalty):
     """A penalty that is a sum over single entries, `Σ φ(x)`.
 
-    A subclass writes `entrywise`, and `prox` for one t per entry.
+    A subclass writes `entrywise`, and `compute_prox` for one t per entry.
     """
 
     per_entry = True
     fuses = True
 
     def entrywise(self, x: Tensor) -> Tensor:
-        """φ of each entry, with φ(0) = 0."""
+        """φ of each entry, with φ(0) = 0, in the dtype of `x`."""
         raise NotImplementedError
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`."""
-        if pays_to_fuse(x):
-            return _fused_sum(self.with_strength(1.0), tuple(x.shape), x.dtype)(x)
-        return ops.sum(self.entrywise(x))
-
-
-@functools.cache
-def _fused_sum(
-    penalty: Separable, shape: tuple[int, ...], dtype: Any
-) -> Callable[[Tensor], Tensor]:
-    """One compiled function for all tensors of a shape under equal penalties."""
-    return fused_sum(penalty.entrywise)
+        return fused_total(self, x) if pays_to_fuse(x) else ops.sum(self.entrywise(x))

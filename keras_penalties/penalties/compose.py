@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+from keras import ops
+
 from keras_penalties import checks
-from keras_penalties.numerics import soft_threshold
-from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.numerics import widened
+from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.grouped import Grouped
+from keras_penalties.penalties.joint import Joint
 from keras_penalties.penalties.order import TotalVariation
-from keras_penalties.penalties.separable import L1, L2
+from keras_penalties.penalties.quadratic import ToReference
+from keras_penalties.penalties.separable import L1, L2, NonNegative
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
@@ -23,13 +27,22 @@ class Sum(Penalty):
 
     `L1(0.1) + L2(0.01)` makes one, and `2 * (...)` multiplies each strength.
 
-    The proximal map is known where all parts but one at most are L1, L2 or ElasticNet
-    and the one has a map: exactly, by completing the square for L2. Beside an L1 the
-    one must be a `Grouped` (the sparse group lasso), a `TotalVariation` (the fused
-    lasso), `NonNegative` or a `Box`.
+    The proximal map is known, and exact, where the parts allow it:
+
+    - Any number of L2, ElasticNet and `ToReference`, beside any part that has a map.
+    - Parts that are equal except for their strengths.
+    - Any number of L1, `NonNegative` and `Box` with bounds at 0, beside one of: a
+      `Grouped` (the sparse group lasso), a ball, or an even sum over entries.
+    - A `TotalVariation` (the fused lasso) or `Monotone` beside convex sums over entries
+      and a `Box`, for one t.
+
+    Other sums, such as of groups along two axes, have no known map: `Penalized` applies
+    them, by their gradient.
 
     Args:
         penalties: Two penalties or more. Sums among them are flattened.
+
+    Shapes: any that suits every part.
 
     Example:
         >>> import keras_penalties as kp
@@ -48,59 +61,42 @@ class Sum(Penalty):
     def __init__(self, penalties: Iterable[Penalty]) -> None:
         self.penalties = flattened(penalties)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """The sum of the parts, each with its own strength."""
-        return self._applied(x, 1.0)
+        return sum(part.weighed(x) for part in self.penalties)
 
-    def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
-        return sum(part._applied(x, slot_divisor) for part in self.penalties)
-
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
-        """The map of the elastic parts and that of the other, in the right order."""
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The maps of the parts, put together: `joint.py` has the rules."""
         for part in self.penalties:
             checks.instance("strength", part.strength, float)
         return self.prox_parts(x, [t * part.strength for part in self.penalties])
 
     def prox_parts(self, x: Tensor, ts: Sequence[Tensor]) -> Tensor:
         """The same with a t for each part."""
-        if not self.has_prox:
-            return super().prox(x, ts[0])
-        pairs = list(zip(self.penalties, ts, strict=True))
-        elastic = [(*part.elastic, t) for part, t in pairs if part.elastic]
-        scale = 1.0 + sum(b * t for _, b, t in elastic)
-        x, threshold = x / scale, sum(a * t for a, _, t in elastic) / scale
-        if self._other is None:
-            return soft_threshold(x, threshold)
-        (t,) = (t / scale for part, t in pairs if part is self._other)
-        if not self._kinked:
-            return self._other.prox(x, t)
-        if self._other.soft_threshold == "before":
-            return self._other.prox(soft_threshold(x, threshold), t)
-        return soft_threshold(self._other.prox(x, one_step(self, t)), threshold)
-
-    @property
-    def _other(self) -> Penalty | None:
-        """The part that is no L1, L2 or ElasticNet."""
-        return next((p for p in self.penalties if not p.elastic), None)
-
-    @property
-    def _kinked(self) -> bool:
-        """Whether an L1 is among the parts."""
-        return any(part.elastic and part.elastic[0] > 0 for part in self.penalties)
+        joint = Joint(self.penalties)
+        if not joint.known:
+            names = " + ".join(type(part).__name__ for part in self.penalties)
+            raise NotImplementedError(
+                f"The Sum {names} has no known proximal map, so `Proximal` can't apply "
+                "it. `keras_penalties.layers.Penalized` applies it, by its gradient."
+            )
+        x = widened(x)
+        return joint.prox(x, [ops.convert_to_tensor(t, x.dtype) for t in ts])
 
     @property
     def has_prox(self) -> bool:
         """Whether the parts' maps can be put together."""
-        others = [part for part in self.penalties if not part.elastic]
-        orders = [part.soft_threshold for part in others]
-        known = all(part.has_prox for part in others)
-        return len(others) <= 1 and known and not (self._kinked and orders == [None])
+        return Joint(self.penalties).known
 
     @property
     def per_entry(self) -> bool:  # type: ignore[override]
         """Whether every part is, and the order of the maps holds for it."""
-        fused = self._other is not None and self._other.soft_threshold == "after"
-        return all(p.per_entry for p in self.penalties) and not (fused and self._kinked)
+        return Joint(self.penalties).per_entry
+
+    @property
+    def indicator(self) -> bool:  # type: ignore[override]
+        """Whether a part is one."""
+        return any(part.indicator for part in self.penalties)
 
     @property
     def concavity(self) -> float:
@@ -154,12 +150,14 @@ class Sum(Penalty):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Elastic parts, the sparse group lasso, the fused lasso, MCP and L2."""
+        """Elastic parts, sparse groups of one sign, the fused lasso, MCP, anchors."""
         return [
             cls([L1(0.5), L2(0.25)]),
             cls([L1(0.25), Grouped(L1(0.5), axis=0)]),
+            cls([Grouped(L1(0.5), axis=0), NonNegative(0.25)]),
             cls([TotalVariation(0.5, axis=-1), L1(0.25), L2(0.25)]),
             cls([MCP(0.5), L2(0.1)]),
+            cls([ToReference(0.5, 0.3), ToReference(0.25, -1.0), L1(0.1)]),
         ]
 
 

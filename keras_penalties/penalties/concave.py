@@ -29,6 +29,8 @@ class MCP(Separable):
         strength: The multiplier λ, the slope at 0; 0 or more. Default 0.01.
         width: From where on the penalty is flat, above 0. Default 1.0.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> float(kp.penalties.MCP(0.5, width=2.0)(np.array([5.0, -1.0])))
@@ -42,6 +44,7 @@ class MCP(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: StrengthLike = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
@@ -59,7 +62,7 @@ class MCP(Separable):
         inner = size - 0.5 / self.width * ops.square(size)
         return ops.where(size < self.width, inner, 0.5 * self.width)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The firm threshold for t < width, and else the hard one at `√(t·width)`."""
         size, room = ops.absolute(x), self.width - t
         convex = room > 0
@@ -87,6 +90,8 @@ class SCAD(Separable):
         knee: To where it is L1, above 0. Default 1.0.
         ratio: From how many knees on it is flat, above 1. Default 3.7, the source's.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> float(kp.penalties.SCAD(1.0, knee=1.0, ratio=3.0)(np.array([9.0, -1.0])))
@@ -100,6 +105,7 @@ class SCAD(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(
         self, strength: StrengthLike = 0.01, knee: float = 1.0, ratio: float = 3.7
@@ -120,7 +126,7 @@ class SCAD(Separable):
             positive_part(inner - self.knee)
         )
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Three pieces for t < (ratio − 1)·knee, and else a jump from soft to x."""
         size, knee, end = ops.absolute(x), self.knee, self.ratio * self.knee
         soft, room = positive_part(size - t), end - knee - t
@@ -149,6 +155,8 @@ class LogSum(Separable):
             strength/epsilon.
         epsilon: What counts as small, above 0. Default 1.0.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> round(float(kp.penalties.LogSum(1.0, epsilon=0.5)(np.array([1.5, 0.0]))), 4)
@@ -162,6 +170,7 @@ class LogSum(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: StrengthLike = 0.01, epsilon: float = 1.0) -> None:
         super().__init__(strength)
@@ -176,7 +185,7 @@ class LogSum(Separable):
         """`log(1 + |x|/epsilon)`."""
         return ops.log1p(absolute(x) / self.epsilon)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The larger root of `(u − |x|)·(epsilon + u) + t`, or 0 if that is lower."""
         size, epsilon, root_t = ops.absolute(x), self.epsilon, ops.sqrt(t)
         # √((|x| + epsilon)² − 4t), which must not overflow.
@@ -204,6 +213,8 @@ class Lp(Separable):
         strength: The multiplier, 0 or more. Default 0.01.
         p: The power, in (0, 1). Default 0.5.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> float(kp.penalties.Lp(1.0, p=0.5)(np.array([4.0, -1.0, 0.0])))
@@ -218,6 +229,7 @@ class Lp(Separable):
     """
 
     convex = False
+    joint = "entries"
 
     def __init__(self, strength: StrengthLike = 0.01, p: float = 0.5) -> None:
         super().__init__(strength)
@@ -229,7 +241,7 @@ class Lp(Separable):
         size = ops.where(zero, ops.ones_like(x), absolute(x))
         return ops.where(zero, ops.zeros_like(x), ops.power(size, self.p))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """0 up to a threshold, then the larger root of `u + t·p·u^(p − 1) − |x|`.
 
         By Newton's method from |x|, where the curve is convex and its slope at least

@@ -57,13 +57,16 @@ class Entropy(_OfProbabilities):
         >>> round(float(entropy([[0.5, 0.5], [1.0, 0.0]])), 4)  # log 2
         0.6931
 
+    Raises:
+        ValueError: if the strength is negative, or `from_logits` is not a bool.
+
     Source: Grandvalet and Bengio, "Semi-supervised Learning by Entropy Minimization",
     2005.
     """
 
     convex = False
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`−Σ p·log p`."""
         return -_sum_p_log_p(x, self.from_logits)
 
@@ -89,6 +92,9 @@ class Confidence(_OfProbabilities):
         >>> round(float(sure([[0.5, 0.5], [1.0, 0.0]])), 4)  # log 2
         0.6931
 
+    Raises:
+        ValueError: if the strength is negative, or `from_logits` is not a bool.
+
     Source: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output
     Distributions", 2017.
     """
@@ -98,7 +104,7 @@ class Confidence(_OfProbabilities):
         """In the probabilities."""
         return not self.from_logits
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ (log K + Σ p·log p)`."""
         samples = ops.cast(ops.size(x[..., :1]), x.dtype)
         return samples * math.log(x.shape[-1]) + _sum_p_log_p(x, self.from_logits)

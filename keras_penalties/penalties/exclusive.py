@@ -31,6 +31,8 @@ class ExclusiveLasso(Penalty):
         groups: Lists of indices into the flattened x, in place of `axis`. Entries in no
             list are not penalised, an entry in two is refused.
 
+    Shapes: any that has the axes of `axis`, or the entries that `groups` name.
+
     Example:
         >>> import keras_penalties as kp
         >>> compete = kp.penalties.ExclusiveLasso(1.0, groups=[[0, 1], [2]])
@@ -64,12 +66,12 @@ class ExclusiveLasso(Penalty):
     def _layout(self) -> Layout:
         return Layout(axis=self.axis, groups=self.groups)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σ_g (Σ|x_g|)²`."""
         sums = ops.sum(absolute(self._layout.rows(x)), axis=1)
         return 0.5 * ops.sum(ops.square(sums))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold at t times the sum of magnitudes that it leaves."""
         layout = self._layout
         rows, each = layout.rows(x), layout.rows(ops.broadcast_to(t, x.shape))

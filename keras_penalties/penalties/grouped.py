@@ -25,16 +25,16 @@ from keras_penalties.typing import Tensor
 class Grouped(Penalty):
     """A penalty on the norm of each group: `Σ_g w_g·φ(‖x_g‖)`.
 
-    It keeps or drops groups as wholes: `Grouped(L1(s), axis=0)` is the group lasso that
-    selects the inputs of a dense kernel, `axis=-1` its units or the filters of a
+    It keeps or drops each group as a whole: `Grouped(L1(s), axis=0)` is the group lasso
+    that selects the inputs of a dense kernel, `axis=-1` its units or the filters of a
     convolution; `L1(a) + Grouped(L1(b), axis=0)` is the sparse group lasso,
     `Grouped(MCP(s), ...)` group MCP, and `norm="max"` makes it L∞,1.
 
     The proximal map is exact. For one t it is that of φ, on the norm. For one t per
     entry, known for L1, L2 and ElasticNet, `Σ x²/(‖u‖ + t·w)² = 1` gives the norm of
-    the result, to rounding: by three or four sums where t varies little, as far as it
-    matters, else by Newton's method, within 20 steps. For other φ a t per entry raises,
-    unless each group is one entry.
+    the result, to rounding: by three or four sums over the group where t varies little,
+    else by Newton's method, within 20 steps. For other φ a t per entry raises, unless
+    each group is one entry.
 
     Args:
         penalty: φ, an even penalty that is a sum over entries; it brings the strength.
@@ -69,7 +69,7 @@ class Grouped(Penalty):
     Selection", 2005.
     """
 
-    soft_threshold = "before"
+    joint = "groups"
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Grouped(Penalty):
 
     @property
     def rank(self) -> int:  # type: ignore[override]
-        """As many axes as `axis` or `block` speak of."""
+        """The number of axes that `axis` or `block` needs."""
         if self.block:
             return len(self.block)
         return max((a + 1 if a >= 0 else -a for a in listed(self.axis)), default=0)
@@ -139,14 +139,14 @@ class Grouped(Penalty):
 
     @property
     def fuses(self) -> bool:  # type: ignore[override]
-        """But for the sort of `norm="max"` and the tables of `groups`."""
+        """Not where `norm="max"` sorts, nor where `groups` gathers by indices."""
         return self.norm == "l2" and self.groups is None and self.penalty.fuses
 
     @property
     def _layout(self) -> Layout:
         return Layout(self.axis, self.block, self.groups)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ_g w_g·φ(‖x_g‖)`."""
         entries, axes = self._layout.spread(x)
         weights = self._weights(x, entries, axes)
@@ -161,7 +161,7 @@ class Grouped(Penalty):
             total += ops.sum(weights * ops.square(math.sqrt(0.5 * bend) * lengths))
         return total
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each group scaled by φ's proximal map of its norm."""
         layout = self._layout
         entries, axes = layout.spread(x)
@@ -170,7 +170,7 @@ class Grouped(Penalty):
         weights = self._weights(x, entries, axes)
         if self.norm == "l2" and (one_t or single):
             each = ops.reshape(t, ()) if one_t else layout.spread(t)[0]
-            return layout.whole(self._scaled(entries, axes, weights * each), x)
+            return layout.restored(self._scaled(entries, axes, weights * each), x)
         if not self.per_entry:
             raise ValueError(
                 f"{self!r}.prox needs one t for the whole tensor: with one per entry "
@@ -184,7 +184,7 @@ class Grouped(Penalty):
             weights = ops.reshape(numbers, (-1, 1))
             return layout.joined(self._clipped(rows, each, weights), x)
         each = layout.spread(t, 1.0)[0]
-        return layout.whole(self._pulled(entries, axes, weights * each), x)
+        return layout.restored(self._pulled(entries, axes, weights * each), x)
 
     def _scaled(self, x: Tensor, axes: tuple[int, ...], t: Tensor) -> Tensor:
         """For one t in each group."""

@@ -39,12 +39,12 @@ class Indicator(Penalty):
         """The point u of the set with the least `Σ(u − x)²/t`; t has the shape of x."""
         raise NotImplementedError
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """0 in the set, infinite outside."""
         away = ops.max(ops.absolute(self.nearest(x, ops.ones_like(x)) - x))
         return unless_beyond(away, x)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest point of the set, or x where t is 0."""
         largest = ops.max(t)
         share = t / ops.where(largest > 0, largest, ops.ones_like(largest))
@@ -73,6 +73,8 @@ class Box(Indicator):
         low: The least value, or None for no such bound. Default 0.
         high: The greatest value, or None for no such bound. Default None.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import keras_penalties as kp
         >>> box = kp.penalties.Box(-1.0, 1.0)
@@ -86,7 +88,6 @@ class Box(Indicator):
     """
 
     even = False
-    soft_threshold = "before"
 
     def __init__(self, low: float | None = 0.0, high: float | None = None) -> None:
         self.low = None if low is None else checks.number("low", low)
@@ -95,6 +96,11 @@ class Box(Indicator):
             checks.refuse("high", "a bound, as `low` is None", high)
         if self.low is not None and self.high is not None and self.low > self.high:
             checks.refuse("high", f"{low} or more, as `low` is that", high)
+
+    @property
+    def joint(self) -> str:  # type: ignore[override]
+        """A cone, where the bounds are 0 or none."""
+        return "bounds" if self.low or self.high else "cone"
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """Each entry moved to the bound that it lies beyond."""
@@ -116,6 +122,8 @@ class Simplex(Indicator):
         axis: The axis, or axes, that index the vectors of shares: 0 makes each row of a
             matrix one. Default None: all of x is one vector.
 
+    Shapes: any that has the axes of `axis`.
+
     Example:
         >>> import keras_penalties as kp
         >>> shares = kp.penalties.Simplex()
@@ -136,7 +144,7 @@ class Simplex(Indicator):
         self.total = checks.positive("total", total)
         self.axis = None if axis is None else checks.axes("axis", axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """0 if nothing is negative and the sums are right, else infinite."""
         rows = as_rows(x, self.axis)
         missing = ops.max(ops.absolute(ops.sum(rows, axis=1) - self.total))
@@ -165,6 +173,8 @@ class Monotone(Indicator):
         decreasing: Whether x must never increase, in place of never decrease. Default
             False.
 
+    Shapes: any that has the axis `axis`, from rank 1 on.
+
     Example:
         >>> import keras_penalties as kp
         >>> rising = kp.penalties.Monotone()
@@ -178,13 +188,14 @@ class Monotone(Indicator):
     """
 
     even = False
+    joint = "order"
     rank = 1
 
     def __init__(self, axis: int = 0, decreasing: bool = False) -> None:
         self.axis = checks.integer("axis", axis, low=-(2**31))
         self.decreasing: bool = checks.instance("decreasing", decreasing, bool)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """0 if no entry is beyond the next, else infinite."""
         x = ops.moveaxis(x, self.axis, 0)
         falls = x[1:] - x[:-1] if self.decreasing else x[:-1] - x[1:]

@@ -44,8 +44,8 @@ class Layout:
     def spread(self, x: Tensor, padding: float = 0.0) -> tuple[Tensor, tuple[int, ...]]:
         """A tensor and those of its axes that the entries of a group run over.
 
-        For groups by `axis` it is `x` as it lies: to gather them would cost more than
-        all that is computed of them.
+        For groups by `axis` that tensor is `x` itself, not gathered into rows: to
+        gather would cost more than everything that is computed from the rows.
         """
         if self.groups is not None or self.block is not None:
             return self.rows(x, padding), (1,)
@@ -54,8 +54,8 @@ class Layout:
             return ops.expand_dims(x, -1), (count,)
         return x, tuple(sorted(order[count:]))
 
-    def whole(self, spread: Tensor, x: Tensor) -> Tensor:
-        """The entries that `spread` gave in their places in `x`."""
+    def restored(self, spread: Tensor, x: Tensor) -> Tensor:
+        """The entries that `spread` gave, in their places in `x`."""
         if self.groups is not None or self.block is not None:
             return self.joined(spread, x)
         return ops.reshape(spread, x.shape)

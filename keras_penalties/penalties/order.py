@@ -1,4 +1,4 @@
-"""Penalties that speak of neighbours, or of the order of magnitudes."""
+"""Penalties on neighbours, and on the order of magnitudes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class TotalVariation(Penalty):
         axis: Along which axis neighbours lie, or a list of axes. Default 0: between the
             inputs of a dense kernel.
 
+    Shapes: any that has the axes of `axis`, from rank 1 on.
+
     Example:
         >>> import keras_penalties as kp
         >>> float(kp.penalties.TotalVariation(0.5)([1.0, 1.0, 4.0, 2.0]))
@@ -46,7 +48,7 @@ class TotalVariation(Penalty):
 
     per_entry = True
     rank = 1
-    soft_threshold = "after"
+    joint = "order"
 
     def __init__(
         self, strength: StrengthLike = 0.01, axis: int | Sequence[int] = 0
@@ -59,16 +61,16 @@ class TotalVariation(Penalty):
         """Along one axis."""
         return isinstance(self.axis, int)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """The sum of absolute differences along each axis."""
         axes = [self.axis] if isinstance(self.axis, int) else self.axis
         steps = [ops.moveaxis(x, axis, 0) for axis in axes]
         return sum(ops.sum(absolute(s[1:] - s[:-1])) for s in steps)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The slope of the taut string in a tube of radius t."""
         if not isinstance(self.axis, int):
-            return super().prox(x, t)
+            return super().compute_prox(x, t)
         radius = ops.max(t)
         # One t for each entry is a weight 1/t for each, in units of the largest.
         t_each = ops.broadcast_to(t, x.shape)
@@ -134,7 +136,7 @@ class SortedL1(Penalty):
         checks.non_negative("pairs", pairs)
         return cls(strength, [1.0 + pairs * (size - 1 - i) for i in range(size)])
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ weightsᵢ·|x|₍ᵢ₎`."""
         magnitudes = ops.reshape(absolute(x), (-1,))
         weights = self._padded(magnitudes)
@@ -142,7 +144,7 @@ class SortedL1(Penalty):
         ranked = ops.take(magnitudes, order)
         return ops.sum(_shared(weights, ops.stop_gradient(ranked)) * ranked)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest decreasing sequence to the ranked magnitudes less t·weights."""
         t, flat = one_step(self, t), ops.reshape(x, (-1,))
         order = ops.argsort(-ops.absolute(flat))

@@ -74,11 +74,11 @@ class Quadratic(Penalty):
         step = np.diff(np.eye(size), order, axis=0)
         return cls(strength, step.T @ step, axis)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σλ·(vᵀx)²`, of A's eigenvalues and eigenvectors: never below 0."""
         return 0.5 * ops.sum(ops.square(self._root(x) * self._turned(x)))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`(I + t·A)⁻¹·x`, in the basis of A's eigenvectors."""
         t = one_step(self, t)
         turned = self._turned(x) / (1.0 + t * ops.square(self._root(x)))
@@ -145,6 +145,8 @@ class ToReference(Penalty):
         weights: How much each entry matters, 0 or more, an array that broadcasts to x.
             Default None: 1 for each.
 
+    Shapes: any that `values` and `weights` broadcast to.
+
     Example:
         >>> import keras_penalties as kp
         >>> near = kp.penalties.ToReference(1.0, values=[1.0, 2.0], weights=[1.0, 4.0])
@@ -160,6 +162,7 @@ class ToReference(Penalty):
     """
 
     even = False
+    joint = "square"
     per_entry = True
 
     def __init__(
@@ -173,16 +176,26 @@ class ToReference(Penalty):
         roots = np.sqrt(1.0 if self.weights is None else self.weights)
         self._arrays = np.asarray(self.values), roots
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σ weights·(x − values)²`."""
         values, roots = self._like(x)
         return 0.5 * ops.sum(ops.square(roots * (x - values)))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The mean of x and the values, weighted by 1 and t·weights."""
-        values, roots = self._like(x)
-        pull = t * ops.square(roots)
+        weights, values = self.square(x)
+        pull = t * weights
         return x / (1.0 + pull) + values * (pull / (1.0 + pull))
+
+    def square(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the values, as tensors that fit x."""
+        values, roots = self._like(x)
+        return ops.square(roots), values
+
+    @property
+    def uniform(self) -> bool:  # type: ignore[override]
+        """Whether there are no weights, or one for all entries."""
+        return np.ndim(self.weights or 0.0) == 0
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The values and the square roots of the weights, as tensors that fit x."""

@@ -1,4 +1,4 @@
-"""The length of a group after a proximal step in an optimizer's metric."""
+"""The length of a group after a proximal step with a t for each of its entries."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from keras_penalties.typing import Tensor
 class Secular:
     """The length r of each group with `Σ x²/(r + t)² = 1`, or 0 if there is none.
 
-    What costs is passes over memory. Three give a length below r, and a bound on how
-    far below. If that shows somewhere, a sum more brings all closer, from below again,
-    or tells that there is no r; and if that still shows, Newton's method does the rest.
+    The cost is that of passes over memory, so the method takes as few as it can. Three
+    passes give an estimate below r, and a bound on its error. If the error of any group
+    could change its result by more than rounding, one more pass improves all estimates,
+    which stay below r, or finds that there is no r. If the error is then still too
+    large in any group, Newton's method goes on from the estimates.
     """
 
     tiny = 1e-30
+    """The least length that anything is divided by."""
 
     def __init__(self, x: Tensor, t: Tensor, axes: tuple[int, ...]) -> None:
         self.x, self.t, self.axes = x, t, axes
         limits = np.finfo(keras.backend.standardize_dtype(x.dtype))
         self.eps, most = float(limits.eps), float(limits.max)
-        # Squares that both shared would be written to memory.
+        # Two separate products: one shared by both sums would be written to memory.
         squares, pulled = self._total(x * x), self._total(x * (x * t))
-        # Products with t that are no numbers of float32 are lost in sums above 1e-16.
+        # In sums above 1e-16, a product with t that is too small for float32 is lost.
         self.exact = (squares > 1e-16) & (squares <= most) & (pulled <= most)
         self.norm = ops.sqrt(ops.minimum(squares, most))
         self.mean = pulled / ops.maximum(squares, 1e-16)  # of t, weighted by x²
@@ -43,24 +46,25 @@ class Secular:
         return found
 
     def _estimate(self) -> tuple[Tensor, Tensor]:
-        """`‖x‖ − m`, m the mean of t, and 0 where r is small or none; whether it shows.
+        """The first estimate of r, and whether it is too far from r in any group.
 
-        r is above by `1.5·‖x‖·v/(‖x‖ − m)²` at most, from the remainder of Taylor's
-        series at m, and v, the variance of t, is `m·(max t − m)` at most.
+        It is `‖x‖ − m`, with m the mean of t, and 0 where r may be small or may not
+        exist. r is larger by at most `1.5·‖x‖·v/(‖x‖ − m)²`, the remainder of Taylor's
+        series at m, where v, the variance of t, is at most `m·(max t − m)`.
         """
         trusted = ops.logical_and(self.exact, self.below > 1e-3 * self.norm)
         size = ops.where(trusted, self.below, 0.0)
         floor = ops.maximum(size, self.tiny)
         spread = self.largest - self.mean + 4.0 * self.eps * self.largest  # rounded
         error = 1.5 * (self.norm / floor) * (self.mean / floor) * (spread / floor)
-        far = ops.where(size > 0, self._shows(size, error), self.norm > 0)
+        far = ops.where(size > 0, self._matters(size, error), self.norm > 0)
         return size, ops.any(far)
 
     def _closer(self, size: Tensor) -> tuple[Tensor, Tensor]:
-        """From the estimate, by the sum there; whether what is left shows.
+        """A better estimate by one more sum, and whether it is still too far from r.
 
-        `1/√Σ` is concave in r. Its slope times ‖x‖ is 1 at least, and from `‖x‖ − m` on
-        `slope` at most: the more t varies, the larger is the sum.
+        `1/√Σ` is concave in r. Its slope times ‖x‖ is at least 1, and beyond `‖x‖ − m`
+        at most `slope`, because the sum is larger the more t varies.
         """
         floor = ops.maximum(size, self.tiny)
         excess = self._total(ops.square(self.x / (floor + self.t)))
@@ -68,7 +72,7 @@ class Secular:
         root, ratio = ops.sqrt(ops.maximum(excess, 1.0)), self.norm / floor
         slope = (1.0 + 2.0 * ratio * (root * root - 1.0)) / (root * root * root)
         step = ratio * (1.0 - 1.0 / root) / slope
-        far = ops.where(size > 0, self._shows(size, step * (slope - 1.0)), lost)
+        far = ops.where(size > 0, self._matters(size, step * (slope - 1.0)), lost)
         size = ops.where(size > 0, size * (1.0 + step), 0.0)
         size = ops.cond(
             ops.any(lost),
@@ -78,14 +82,15 @@ class Secular:
         return size, ops.any(far)
 
     def _start(self) -> Tensor:
-        """Below r, and so large that no x/(r + t) overflows."""
+        """An estimate below r that is so large that no x/(r + t) overflows."""
         alone = ops.max(ops.absolute(self.x) - self.t, axis=self.axes, keepdims=True)
         return ops.maximum(ops.maximum(self.below, alone), 0.0)
 
     def _newton(self, size: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        """A step for `1/√Σ`, from below; whether the next one shows.
+        """A step of Newton's method for `1/√Σ`, and whether another step is needed.
 
-        The curvature bounds that by `1.5·share²·change²`, if the change is small.
+        The next step is at most `1.5·share²·change²`, from the curvature, if this one's
+        change is small.
         """
         floor = ops.maximum(size, self.tiny)
         sums = floor + self.t
@@ -95,11 +100,11 @@ class Secular:
         new = ops.maximum(size + step, 0.0)
         change = ops.absolute(new - size) / floor
         share = self.largest / (floor + self.largest)
-        far = self._shows(size, 2.0 * ops.square(share * change))
+        far = self._matters(size, 2.0 * ops.square(share * change))
         return new, ops.any(ops.logical_or(far, change > 0.125))
 
-    def _shows(self, size: Tensor, error: Tensor) -> Tensor:
-        """Whether a relative error of r does in `x·r/(r + t)`, and in `‖x‖ − m`."""
+    def _matters(self, size: Tensor, error: Tensor) -> Tensor:
+        """Whether a relative error of r changes `x·r/(r + t)` by more than rounding."""
         share = self.largest / (ops.maximum(size, self.tiny) + self.largest)
         part = ops.minimum(share, size / ops.maximum(self.norm, self.tiny))
         return ops.logical_not(error * part <= 0.5 * self.eps)

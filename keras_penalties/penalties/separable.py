@@ -25,10 +25,15 @@ class L1(Separable):
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import keras_penalties as kp
         >>> float(kp.penalties.L1(0.5)([3.0, -1.0, 0.0]))
         2.0
+
+    Raises:
+        ValueError: if the strength is negative or not finite.
 
     Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
     """
@@ -39,7 +44,7 @@ class L1(Separable):
         """`|x|`."""
         return absolute(x)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold."""
         return soft_threshold(x, t)
 
@@ -51,10 +56,15 @@ class L2(Separable):
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import keras_penalties as kp
         >>> float(kp.penalties.L2(0.5)([3.0, -1.0]))
         5.0
+
+    Raises:
+        ValueError: if the strength is negative or not finite.
 
     Source: Hoerl and Kennard, "Ridge Regression", 1970.
     """
@@ -65,7 +75,7 @@ class L2(Separable):
         """`x²`."""
         return ops.square(x)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`x / (1 + 2t)`."""
         return x / (1.0 + 2.0 * t)
 
@@ -79,6 +89,8 @@ class ElasticNet(Separable):
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
         l1_ratio: The share of L1, in [0, 1]: 1 is L1, 0 is half of L2. Default 0.5.
+
+    Shapes: any, also a scalar.
 
     Example:
         >>> import keras_penalties as kp
@@ -105,9 +117,9 @@ class ElasticNet(Separable):
         """`l1_ratio·|x| + ½(1 − l1_ratio)·x²`."""
         return self._mixed(lambda part: part, x)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`, by two sums: XLA takes longer over one of both."""
-        return super().value(x) if pays_to_fuse(x) else self._mixed(ops.sum, x)
+        return super().compute_value(x) if pays_to_fuse(x) else self._mixed(ops.sum, x)
 
     def _mixed(self, of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What `of` makes of |x| and x², each where it counts: 0·∞ would be NaN."""
@@ -117,7 +129,7 @@ class ElasticNet(Separable):
         square = parabola * of(ops.square(x))
         return square if line == 0.0 else line * of(absolute(x)) + square
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The soft threshold, then the shrinkage."""
         return soft_threshold(x, t * self.l1_ratio) / (1.0 + t * (1.0 - self.l1_ratio))
 
@@ -137,6 +149,8 @@ class HuberL1(Separable):
         strength: The multiplier, 0 or more. Default 0.01.
         width: Where the parabola becomes a line, above 0. Default 1.0.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> float(kp.penalties.HuberL1(1.0, width=1.0)(np.array([3.0, -1.0])))
@@ -148,6 +162,8 @@ class HuberL1(Separable):
     Source: Huber, "Robust Estimation of a Location Parameter", 1964.
     """
 
+    joint = "entries"
+
     def __init__(self, strength: StrengthLike = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
         self.width = checks.positive("width", width)
@@ -157,7 +173,7 @@ class HuberL1(Separable):
         inner = ops.clip(x, -self.width, self.width)
         return inner / self.width * (x - 0.5 * inner)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The shrinkage inside, the soft threshold outside."""
         inner = x * (self.width / (self.width + t))
         return ops.where(ops.absolute(x) > self.width + t, soft_threshold(x, t), inner)
@@ -177,22 +193,27 @@ class NonNegative(Separable):
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
 
+    Shapes: any, also a scalar.
+
     Example:
         >>> import numpy as np, keras_penalties as kp
         >>> float(kp.penalties.NonNegative(0.5)(np.array([3.0, -1.0, 0.0])))
         0.5
+
+    Raises:
+        ValueError: if the strength is negative or not finite.
 
     Source: the exact penalty function of the constraint x ≥ 0; Nocedal and Wright,
     "Numerical Optimization", 2006, section 17.2.
     """
 
     even = False
-    soft_threshold = "before"
+    joint = "cone"
 
     def entrywise(self, x: Tensor) -> Tensor:
         """`max(−x, 0)`."""
         return positive_part(-x)
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Up by t, to 0 at most, where negative."""
         return ops.where(x < 0, ops.minimum(x + t, 0.0), x)

@@ -87,7 +87,7 @@ class Spectral(Penalty):
         """The same penalty with another strength inside."""
         return type(self)(self.penalty.with_strength(strength))
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`penalty.value(σ)`."""
 
         @own_gradient  # that of the SVD is not right where singular values are equal
@@ -101,7 +101,7 @@ class Spectral(Penalty):
 
         return whole(as_matrix(x))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The inner proximal map on the singular values."""
         t = one_step(self, t)
         u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
@@ -149,7 +149,7 @@ class SpectralNorm(Penalty):
         super().__init__(strength)
         self.iterations = checks.integer("iterations", iterations)
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`uᵀ·x·v`, with u and v held fixed."""
         x = as_matrix(x)
         # No weight that anybody initialises is orthogonal to this.

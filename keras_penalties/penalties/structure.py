@@ -20,10 +20,10 @@ class Orthogonality(Penalty):
     """Soft orthogonality of the shorter side: `‖xᵀ·x − I‖²`, or `‖x·xᵀ − I‖²` if wide.
 
     The squared Frobenius norm, which is `Σ(σᵢ² − 1)²` over the singular values: 0 where
-    the columns, or the rows of a wide matrix, are orthonormal. The other side's form is
-    this plus the constant |rows − columns|, so it would cost more and pull no other
-    way. Rows of zeros are harmless; Keras' `OrthogonalRegularizer` gives NaN there. The
-    slope is 0 at x = 0, a point that training must not start from.
+    the columns, or the rows of a wide matrix, are orthonormal. The two forms differ by
+    the constant |rows − columns|, and the one taken costs less. Rows of zeros are
+    harmless; Keras' `OrthogonalRegularizer` gives NaN there. The slope is 0 at x = 0, a
+    point that training must not start from.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -36,6 +36,9 @@ class Orthogonality(Penalty):
         >>> float(kp.penalties.Orthogonality(0.5)(np.diag([2.0, 1.0, 0.0])))
         5.0
 
+    Raises:
+        ValueError: if the strength is negative or not finite, or x has rank 1.
+
     Source: Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations
     in Training Deep CNNs?", 2018, the soft orthogonality.
     """
@@ -43,12 +46,12 @@ class Orthogonality(Penalty):
     convex = False
     rank = 2
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`Σ(σᵢ² − 1)²`, by the smaller Gram matrix."""
         x = as_matrix(x)
         return _orthogonality(x if x.shape[0] >= x.shape[1] else ops.transpose(x))
 
-    def prox(self, x: Tensor, t: Tensor) -> Tensor:
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each singular value moves to the positive root of `4t·(u³ − u) + u = σ`."""
         t = one_step(self, t)
         u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
@@ -118,7 +121,7 @@ class Acyclicity(Penalty):
     convex = False
     rank = 2
 
-    def value(self, x: Tensor) -> Tensor:
+    def compute_value(self, x: Tensor) -> Tensor:
         """`tr exp(x∘x) − d`."""
         if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
             raise ValueError(

@@ -130,13 +130,16 @@ def a_weight_slot_trains(p: Penalty) -> None:
 
 
 @law(lambda p: p.statistic is not None)
-def an_activity_slot_has_the_value(p: Penalty) -> None:
+def a_statistic_is_refused_in_a_slot(p: Penalty) -> None:
+    """Keras divides by the batch size there, also in a function of the user's."""
     x = next(x for x in generic(p) if x.ndim >= 2)
-    layer = keras.layers.Activation("linear", activity_regularizer=p)
-    model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-    model.compile(loss="mean_squared_error", run_eagerly=True)
-    loss = model.evaluate(x, x, batch_size=len(x), verbose=0)
-    equal(float(loss), p.strength * value(p, x), 1e-5)
+    for slot in (p, lambda x: p(x), p + kp.penalties.L1(0.1)):
+        layer = keras.layers.Activation("linear", activity_regularizer=slot)
+        with pytest.raises(ValueError, match="ActivityPenalty"):
+            layer(tensor(x))
+    layer = kp.layers.ActivityPenalty(p)
+    layer(tensor(x, "float32"))
+    equal(float(array(sum(layer.losses))), p.strength * value(p, x), 1e-5)
 
 
 @law(lambda p: p.indicator)
