@@ -71,7 +71,9 @@ def problems(entry: Entry) -> list[str]:
     """What a registered object's docstring lacks, a line each."""
     doc = inspect.cleandoc(entry.obj.__doc__ or "")
     own = arguments(entry.obj) if inspect.isclass(entry.obj) else []
-    missing = [f"`{name}` under Args" for name in own if not _explains(doc, name)]
+    missing = [
+        f"`{name}` under Args" for name in own if not _explained(entry.obj, name)
+    ]
     if "Example:\n    >>> " not in doc:
         missing.append("an Example with `>>>`")
     if entry.kind in ("penalty", "loss"):
@@ -81,9 +83,19 @@ def problems(entry: Entry) -> list[str]:
         composed = entry.kind == "penalty" and "strength" not in own
         if not composed and "\nSource: " not in doc:
             missing.append("a Source")
+    if entry.kind == "loss":
+        missing += [w for w in ("Shapes:", "Raises:") if f"\n{w}" not in doc]
     if entry.kind not in TITLES:
         missing.append(f"a page for its kind, '{entry.kind}', in TITLES")
     return [f"{entry.key} lacks {w}" for w in missing + _no_section(entry, own, doc)]
+
+
+def _explained(cls: type, argument: str) -> bool:
+    """Whether a class explains an argument, or says `**kwargs` and a base does."""
+    docs = [inspect.cleandoc(base.__doc__ or "") for base in cls.__mro__]
+    if _explains(docs[0], argument) or not _explains(docs[0], "**kwargs"):
+        return _explains(docs[0], argument)
+    return any(_explains(doc, argument) for doc in docs[1:])
 
 
 def _explains(doc: str, argument: str) -> bool:

@@ -11,10 +11,28 @@ import keras
 
 
 def arguments(cls: type) -> list[str]:
-    """The names of a class's own constructor arguments, `**kwargs` left out."""
-    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    """The names of a class's constructor arguments.
+
+    `**kwargs` stands for the arguments that have a default in the constructor of the
+    next base class: a subclass itself must give the others. What a class of Keras takes
+    is left out, since its own `get_config` has it.
+    """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.kind in named and p.name != "self"]
+    found: dict[str, None] = {}
+    inherited = False
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == "keras":
+            break
+        if "__init__" not in vars(base):
+            continue
+        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for p in parameters:
+            if p.kind in named and not (inherited and p.default is p.empty):
+                found[p.name] = None
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+        inherited = True
+    return list(found)
 
 
 def to_config(obj: Any) -> dict[str, Any]:

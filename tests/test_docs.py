@@ -136,6 +136,39 @@ def test_shapes_and_raises_are_asked_of_each_kind_that_has_them(hooks, kind, exp
     assert lacks(Plain) == []  # without arguments there is nothing to refuse
 
 
+def test_an_option_counts_as_documented_where_kwargs_and_a_base_are(hooks):
+    class Base:
+        """A base.
+
+        Args:
+            name: For logs.
+        """
+
+        def __init__(self, name=None):
+            pass
+
+    class Kept(Base):
+        """Says that it takes the base's.
+
+        Args:
+            **kwargs: As in `Base`.
+        """
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+    class Silent(Base):
+        """Says nothing of what it passes on."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+    def lacks(cls):
+        return any("`name`" in p for p in hooks.problems(Entry("a>b", "b", "", cls)))
+
+    assert [lacks(cls) for cls in (Base, Kept, Silent)] == [False, False, True]
+
+
 def test_a_page_of_the_root_finds_its_way_in_the_docs(hooks):
     text = "[a](CONTRIBUTING.md#x) ![b](docs/b.png) [c](LICENSE) [d](https://d.org/e)"
     expected = "[a](contributing.md#x) ![b](b.png) c [d](https://d.org/e)"

@@ -41,6 +41,20 @@ def test_extreme_predictions_are_finite(loss):
 
 
 @EVERY
+def test_a_misspelt_option_is_named(loss):
+    with pytest.raises(TypeError, match="'nmae'"):
+        type(loss).from_config({**loss.get_config(), "nmae": "other"})
+
+
+@EVERY
+def test_the_config_has_every_argument_of_the_bases(loss):
+    options = {"name": "other", "reduction": "sum", "dtype": "float16"}
+    config = type(loss).from_config({**loss.get_config(), **options}).get_config()
+    assert options.items() <= config.items()
+    assert list(config)[-len(options) :] == list(options)
+
+
+@EVERY
 def test_one_sample_is_enough(loss):
     y_true, y_pred = data(loss, batch=1)
     values = samples(loss, y_true, y_pred)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import keras
 import numpy as np
@@ -12,6 +12,14 @@ from keras_penalties import config
 from keras_penalties.numerics import bounded
 from keras_penalties.registry import snake_case
 from keras_penalties.typing import Tensor
+
+
+class LossOptions(TypedDict, total=False):
+    """The arguments that every loss passes on to `Loss`, which documents them."""
+
+    name: str | None
+    reduction: str | None
+    dtype: Any
 
 
 class Loss(keras.losses.Loss):

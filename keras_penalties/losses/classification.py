@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import aligned, class_probabilities
 from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
@@ -38,9 +38,7 @@ class MulticlassHinge(ClassLoss):
 
     Args:
         method: `"cs"` or `"ww"`. Default `"cs"`.
-        name: For logs. Default `"multiclass_hinge"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     one-hot (batch, ..., classes). `y_pred`, scores, (batch, ..., classes). The result
@@ -60,14 +58,8 @@ class MulticlassHinge(ClassLoss):
     for Multi-Class Pattern Recognition", 1999.
     """
 
-    def __init__(
-        self,
-        method: str = "cs",
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, method: str = "cs", **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.method = checks.one_of("method", method, ("cs", "ww"))
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -98,9 +90,7 @@ class SymmetricCrossentropy(ClassLoss):
         beta: The factor of the reverse, 0 or more. Default 1.0.
         log_zero: What stands for log 0, below 0; no log of a target is lower. Default
             -4.0.
-        name: For logs. Default `"symmetric_crossentropy"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The
@@ -125,11 +115,9 @@ class SymmetricCrossentropy(ClassLoss):
         alpha: float = 0.1,
         beta: float = 1.0,
         log_zero: float = -4.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.alpha = checks.non_negative("alpha", alpha)
         self.beta = checks.non_negative("beta", beta)
         self.log_zero = checks.number("log_zero", log_zero, high=0.0, open_high=True)
@@ -160,9 +148,7 @@ class PenalizedCrossentropy(ClassLoss):
         confidence_penalty: The strength of the negative entropy, 0 or more. Default
             0.0.
         poly: The factor ε₁ of Poly-1, -1 or more. Default 0.0.
-        name: For logs. Default `"penalized_crossentropy"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The
@@ -187,11 +173,9 @@ class PenalizedCrossentropy(ClassLoss):
         label_smoothing: float = 0.0,
         confidence_penalty: float = 0.0,
         poly: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.label_smoothing = checks.number(
             "label_smoothing", label_smoothing, 0.0, 1.0
         )
@@ -230,9 +214,7 @@ class AsymmetricLoss(Loss):
         gamma_positive: The focus γ₊ on hard positives, 0 or more. Default 0.0.
         gamma_negative: The focus γ₋ on hard negatives, 0 or more. Default 4.0.
         margin: The probability below which a negative is easy, in [0, 1). Default 0.05.
-        name: For logs. Default `"asymmetric_loss"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, 0 or 1 or between, and `y_pred`, logits, (batch, ..., labels), or
     (batch,) on either side; the result is (batch, ...), a mean over the labels.
@@ -255,11 +237,9 @@ class AsymmetricLoss(Loss):
         gamma_positive: float = 0.0,
         gamma_negative: float = 4.0,
         margin: float = 0.05,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.gamma_positive = checks.non_negative("gamma_positive", gamma_positive)
         self.gamma_negative = checks.non_negative("gamma_negative", gamma_negative)
         self.margin = checks.number("margin", margin, 0.0, 1.0, open_high=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import agree, refuse_shapes
 from keras_penalties.numerics import norm
 from keras_penalties.registry import register
@@ -20,14 +20,8 @@ class _Contrastive(Loss):
 
     exact_targets = True
 
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, temperature: float = 0.1, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.temperature = checks.positive("temperature", temperature)
 
     def _pairs(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,9 +76,7 @@ class NTXent(_Contrastive):
 
     Args:
         temperature: Above 0. Default 0.1.
-        name: For logs. Default `"nt_xent"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, an integer id for each row, equal for what belongs together, of
     shape (batch,) or (batch, 1), compared exactly. `y_pred`, embeddings of any length,
@@ -124,9 +116,7 @@ class SupervisedContrastive(_Contrastive):
 
     Args:
         temperature: Above 0. Default 0.1.
-        name: For logs. Default `"supervised_contrastive"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, an integer label for each row, of shape (batch,) or (batch, 1),
     compared exactly. `y_pred`, embeddings of any length, (batch, width). The result is

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import aligned, unpacked
 from keras_penalties.numerics import bounded, stirling_error
 from keras_penalties.registry import register
@@ -28,9 +28,7 @@ class TweedieDeviance(Loss):
 
     Args:
         power: The power p, in [1, 3]. Default 1.5.
-        name: For logs. Default `"tweedie_deviance"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, 0 or more, and above 0 for a power of 2 or more, and `y_pred`, log
     means, which are held within ±30, (batch, ..., features), or (batch,) on either
@@ -50,14 +48,8 @@ class TweedieDeviance(Loss):
     Source: Jørgensen, "Exponential Dispersion Models", 1987.
     """
 
-    def __init__(
-        self,
-        power: float = 1.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, power: float = 1.5, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.power = checks.number("power", power, 1.0, 3.0)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -115,9 +107,7 @@ class NegativeBinomial(Loss):
 
     Args:
         zero_inflated: Whether `y_pred` also holds the logit of π. Default False.
-        name: For logs. Default `"negative_binomial"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, counts, (batch, ..., features), or (batch, ...) for one feature.
     `y_pred` (batch, ..., 2 * features): all `log μ`, then all `log α`, which are held
@@ -140,13 +130,9 @@ class NegativeBinomial(Loss):
     """
 
     def __init__(
-        self,
-        zero_inflated: bool = False,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, zero_inflated: bool = False, **kwargs: Unpack[LossOptions]
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.zero_inflated = checks.instance("zero_inflated", zero_inflated, bool)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.likelihood import _LocationScale, standardized
 from keras_penalties.losses.shapes import unpacked
 from keras_penalties.numerics import absolute, norm
@@ -25,9 +25,7 @@ class GaussianCRPS(_LocationScale):
     where the likelihood grows as the square, and is that error where σ nears 0.
 
     Args:
-        name: For logs. Default `"gaussian_crps"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all means m, then all `log σ`, which are held within
@@ -64,14 +62,8 @@ class _Ensemble(Loss):
             makes the score that of the distribution which the members are drawn from.
     """
 
-    def __init__(
-        self,
-        fair: bool = False,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, fair: bool = False, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.fair = checks.instance("fair", fair, bool)
 
     def _errors(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, int]:
@@ -109,9 +101,7 @@ class EnsembleCRPS(_Ensemble):
         fair: Whether the second mean leaves out each member with itself, which makes
             it the score of the distribution that the members are drawn from. Default
             False, the score of the ensemble as it is.
-        name: For logs. Default `"ensemble_crps"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., members * features): all features of the first member, then of the
@@ -153,9 +143,7 @@ class EnergyScore(_Ensemble):
         fair: Whether the second mean leaves out each member with itself, which makes
             it the score of the distribution that the members are drawn from. Default
             False, the score of the ensemble as it is.
-        name: For logs. Default `"energy_score"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., members * features): all features of the first member, then of the

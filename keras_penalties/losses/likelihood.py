@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import unpacked
 from keras_penalties.numerics import absolute, bounded, stirling_error
 from keras_penalties.registry import register
@@ -44,9 +44,7 @@ class GaussianNLL(_LocationScale):
 
     Args:
         beta: The power of the variance, in [0, 1]. Default 0.0, the likelihood itself.
-        name: For logs. Default `"gaussian_nll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all means m, then all `log σ` (not the log variance),
@@ -67,14 +65,8 @@ class GaussianNLL(_LocationScale):
     Uncertainty Estimation with Probabilistic Neural Networks", 2022.
     """
 
-    def __init__(
-        self,
-        beta: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, beta: float = 0.0, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.beta = checks.number("beta", beta, 0.0, 1.0)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -98,9 +90,7 @@ class LaplaceNLL(_LocationScale):
     With a constant scale it is the absolute error; here the scale is learned with it.
 
     Args:
-        name: For logs. Default `"laplace_nll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all medians m, then all `log b`, which are held within
@@ -136,9 +126,7 @@ class StudentTNLL(_LocationScale):
     Args:
         df: The degrees of freedom ν, above 0, or None where `y_pred` holds their logs.
             Default None.
-        name: For logs. Default `"student_tnll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 3 * features): all locations m, then all `log s`, then all `log ν`;
@@ -159,14 +147,8 @@ class StudentTNLL(_LocationScale):
     Distribution", 1989.
     """
 
-    def __init__(
-        self,
-        df: float | None = None,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, df: float | None = None, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.df = None if df is None else checks.positive("df", df)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:

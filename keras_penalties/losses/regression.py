@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import aligned, unpacked
 from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
@@ -29,9 +29,7 @@ class Pinball(Loss):
     Args:
         quantiles: One level in (0, 1), or a list of such. Default 0.5.
         smoothing: The width d, 0 or more. Default 0.0, the exact pinball.
-        name: For logs. Default `"pinball"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., levels * features): all features at the first level, then all at the
@@ -55,11 +53,9 @@ class Pinball(Loss):
         self,
         quantiles: float | Sequence[float] = 0.5,
         smoothing: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         if isinstance(quantiles, list | tuple | np.ndarray):
             self.quantiles: Any = [checks.fraction("quantiles", q) for q in quantiles]
         else:
@@ -107,9 +103,7 @@ class Expectile(Loss):
     Args:
         level: The weight of a residual above 0, in (0, 1); below 0 it is the rest to
             1. Default 0.5.
-        name: For logs. Default `"expectile"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...), a mean over the features.
@@ -127,14 +121,8 @@ class Expectile(Loss):
     Source: Newey and Powell, "Asymmetric Least Squares Estimation and Testing", 1987.
     """
 
-    def __init__(
-        self,
-        level: float = 0.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, level: float = 0.5, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.level = checks.fraction("level", level)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -165,9 +153,7 @@ class GeneralRobust(Loss):
     Args:
         alpha: The shape α, at most 2, `-inf` included. Default 1.0.
         scale: The residual c at which robustness begins, above 0. Default 1.0.
-        name: For logs. Default `"general_robust"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...), a mean over the features.
@@ -186,14 +172,9 @@ class GeneralRobust(Loss):
     """
 
     def __init__(
-        self,
-        alpha: float = 1.0,
-        scale: float = 1.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, alpha: float = 1.0, scale: float = 1.0, **kwargs: Unpack[LossOptions]
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         welsch = isinstance(alpha, float) and alpha == -math.inf
         self.alpha = alpha if welsch else checks.number("alpha", alpha, high=2.0)
         self.scale = checks.positive("scale", scale)

@@ -15,14 +15,10 @@ class HalfSumSquaredError(Loss):
     """Half the sum of squared errors over the features: `½·Σ(y_true − y_pred)²`.
 
     Its gradient is the plain residual. Keras' `MeanSquaredError` is twice this divided
-    by the number of features.
+    by the number of features. `reduction="sum"` is the textbook's sum over all samples.
 
     Args:
-        name: For logs. Default `"half_sum_squared_error"`.
-        reduction: How the samples are reduced: `"sum_over_batch_size"` gives the mean
-            over samples, `"sum"` the textbook's sum over all. Default
-            `"sum_over_batch_size"`.
-        dtype: In which to compute. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...) before the reduction.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import agree, refuse_shapes
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
@@ -32,9 +32,7 @@ class CoxPartialLikelihood(Loss):
         ties: `"efron"` or `"breslow"`, for events at one time. Breslow has them all at
             risk for each of them; Efron, who comes nearer to the exact likelihood, lets
             their share of the risk shrink as they happen. Default `"efron"`.
-        name: For logs. Default `"cox_partial_likelihood"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true` (batch, 2), the time and whether there was an event (1) or the
     sample was censored then (0). Whole numbers of any size are compared exactly if they
@@ -58,14 +56,8 @@ class CoxPartialLikelihood(Loss):
 
     exact_targets = True
 
-    def __init__(
-        self,
-        ties: str = "efron",
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, ties: str = "efron", **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.ties = checks.one_of("ties", ties, ("efron", "breslow"))
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks, expressions
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import as_labels, one_hot
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
@@ -22,7 +22,8 @@ class ClassWeighted(Loss):
 
     `fit(class_weight=...)` knows one output with one label per sample only. This is a
     loss like any other: give each output its own, and each pixel or time step is
-    weighed by its own label. A soft target weighs `Σ_k y_k·w_k`.
+    weighed by its own label. A soft target weighs `Σ_k y_k·w_k`. The default reduction
+    divides by the number of samples, not by the sum of the weights.
 
     Args:
         loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or the name of
@@ -31,10 +32,7 @@ class ClassWeighted(Loss):
             argument when a model is saved, here too: register a function instead.
         weights: One number for each class, 0 or more: a list, or a dict from each class
             0..K−1 as for `fit`.
-        name: For logs. Default `"class_weighted"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`, which
-            divides by the number of samples, not by the sum of the weights.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or a
     probability for each class (batch, ..., K) beside a `y_pred` of that shape; in
@@ -61,11 +59,9 @@ class ClassWeighted(Loss):
         self,
         loss: Any,
         weights: Sequence[float] | Mapping[int, float],
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.loss = _inner(loss)
         self.weights = _listed(weights)
 

@@ -112,7 +112,8 @@ def entry_of(loss: Loss) -> Any:
 def stands_alone(loss: Loss) -> bool:
     """Whether the name alone, without arguments, is a loss."""
     parameters = inspect.signature(type(loss)).parameters.values()
-    required = [p for p in parameters if p.default is p.empty]
+    options = inspect.Parameter.VAR_KEYWORD
+    required = [p for p in parameters if p.default is p.empty and p.kind != options]
     return entry_of(loss) is not None and not required
 
 
