@@ -32,6 +32,7 @@ TITLES = {
     "layer": "Layers",
     "model": "Models",
     "optimizer": "Optimizers",
+    "strength": "Strengths",
     "schedule": "Schedules",
     "metric": "Metrics",
     "callback": "Callbacks",
