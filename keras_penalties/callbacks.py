@@ -13,7 +13,8 @@ from keras import ops
 
 from keras_penalties import compat
 from keras_penalties.autodiff import value_and_gradient
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.term import Term
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
 from keras_penalties.terms import terms
 from keras_penalties.typing import Tensor
@@ -64,19 +65,20 @@ class TermLogger(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Keras sets the layers' sums to zero."""
         self._epoch = epoch
-        self._sums: dict[int, Any] = {}
+        self._before: dict[Any, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Add a row."""
         row: dict[str, float] = {"epoch": self._epoch, "batch": batch}
         model = self.model  # on JAX this is what brings the weights back
         for layer in _hosts(model):
-            sums = ops.convert_to_numpy(layer.sums).astype("float64")
-            step = sums - self._sums.get(id(layer), 0.0)
-            self._sums[id(layer)] = sums
-            for index, term in enumerate(layer.terms):
+            totals, size = layer.logs.totals()
+            since = size - self._before.get(layer, 0.0)
+            self._before[layer] = size
+            for term, total in totals.items():
                 if layer.acts(term):
-                    row[term.name] = float(step[index] / step[-1])
+                    row[term.name] = (total - self._before.get(term, 0.0)) / since
+                self._before[term] = total
         for info in filter(lambda info: info.acts, terms(model)):
             if (value := info.present()) is not None:
                 row[info.name] = value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -18,8 +19,11 @@ def arguments(cls: type) -> list[str]:
 
 def to_config(obj: Any) -> dict[str, Any]:
     """Every constructor argument of `obj` by name, ready for JSON."""
+    stored_as = getattr(obj, "stored_as", {})
     return {
-        name: keras.saving.serialize_keras_object(getattr(obj, name))
+        name: keras.saving.serialize_keras_object(
+            getattr(obj, stored_as.get(name, name))
+        )
         for name in arguments(type(obj))
     }
 
@@ -65,3 +69,20 @@ class FromSignature:
     def __repr__(self) -> str:
         values = (f"{n}={getattr(self, n)!r}" for n in arguments(type(self)))
         return f"{type(self).__name__}({', '.join(values)})"
+
+
+class LayerFromSignature(keras.layers.Layer):
+    """A layer, or a model, whose config comes from its constructor's signature."""
+
+    stored_as: ClassVar[Mapping[str, str]] = {}
+    """The attributes of those arguments whose own name Keras has taken."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, and those of every Keras layer."""
+        return {**super().get_config(), **to_config(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The layer that `get_config` described, nested objects included."""
+        layer: Self = from_config(cls, config)
+        return layer

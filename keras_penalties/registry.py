@@ -33,6 +33,11 @@ KINDS: dict[str, type] = {
 """The class that Keras has for each kind of object."""
 
 
+def add_kind(kind: str, base: type) -> None:
+    """Let subclasses of `base` be registered as a kind of their own."""
+    _KINDS[kind] = base
+
+
 @dataclass(frozen=True)
 class Entry:
     """The names and the kind of one registered object."""

@@ -10,7 +10,8 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.term import Term, term_name
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
 from keras_penalties.optimizers.proximal import Proximal
 from keras_penalties.penalties.base import Penalty
@@ -145,12 +146,10 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
     layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
     owners: list[Any] = [*layers, *_proximals(model)]
     for owner in owners:
-        for index, owned in enumerate(owner.terms):
+        for owned in owner.terms:
             if owned.name == term:
                 _check_constant(owned)
-                strengths = ops.convert_to_numpy(owner.strengths).copy()
-                strengths[index] = value
-                owner.strengths.assign(strengths)
+                owner.state.set(owned, value)
                 return
     checks.refuse(
         "term",
@@ -162,12 +161,12 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
 
 
 def _check_constant(term: Term) -> None:
-    if not isinstance(term.penalty.strength, float):
+    if not term.strength.settable:
         checks.refuse(
             "term",
             f"a term of constant strength, and that of '{term.name}' moves by itself. "
             "Build the model with a number in its place",
-            term.penalty.strength,
+            term.given_strength,
         )
 
 
@@ -186,12 +185,13 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
     for optimizer in _proximals(model):
         for term in optimizer.terms:
-            weight = weights.get(term.target)
+            path = term.target.path("")
+            weight = weights.get(path)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
-                strength=float(ops.convert_to_numpy(optimizer.strength(term))),
-                target=term.target,
+                strength=float(ops.convert_to_numpy(optimizer.present_strength(term))),
+                target=path,
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
                 weight=weight,
@@ -204,8 +204,8 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
     for term in layer.terms:
         yield TermInfo(
             name=term.name,
-            penalty=getattr(term.penalty, "loss", term.penalty),
-            strength=float(ops.convert_to_numpy(layer.strength(term))),
+            penalty=term.penalty,
+            strength=float(ops.convert_to_numpy(layer.present_strength(term))),
             target=layer.target_path(term),
             host="layer",
             acts=layer.acts(term),
@@ -226,7 +226,7 @@ def _slot_terms(regularizer: Any, target: str, weight: Any) -> Iterator[TermInfo
     for part in regularizer.parts() if ours else [regularizer]:
         name = part.name if ours else snake_case(type(part).__name__)
         yield TermInfo(
-            name=f"{target.replace('/', '_')}_{name}",
+            name=term_name(target, name),
             penalty=part,
             strength=part.strength if ours else None,
             target=target,

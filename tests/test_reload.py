@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from holder import Holder, values
 from laws.book import by_gradient, cases
 from strategies import generic
@@ -131,6 +132,7 @@ print("OUTCOME", json.dumps([values(again), again.get_compile_config()["loss"]])
     assert len(there[1]) >= 1
 
 
+@pytest.mark.needless
 def test_keras_own_huber_loses_what_ours_keeps():
     """Why `Loss` has a config of its own: the day this fails, Keras has mended it."""
     ours = kp.losses.HalfSumSquaredError(reduction="sum", dtype="float16", name="n")

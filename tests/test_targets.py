@@ -145,14 +145,14 @@ class TestStep:
         target = Target(0.1, of="density", rate=1.0, tolerance=tolerance)
         layer = kp.layers.ActivityPenalty(kp.penalties.L1(target))
         layer(ops.convert_to_tensor(x), training=True)
-        strength = wide(layer.strength(layer.terms[0]))
+        strength = wide(layer.present_strength(layer.terms[0]))
         assert strength == pytest.approx(density - 0.1)
 
     def test_bounds(self):
         zero, low, high = map(ops.convert_to_tensor, (0.0, -1.0, 1.0))
         for kind, expected in (("<=", (0, 1)), (">=", (-1, 0)), ("==", (-1, 1))):
             target = Target(0.0, kind=kind, rate=1.0)
-            moved = [wide(target.step(zero, None, e)[0]) for e in (low, high)]
+            moved = [wide(target.moved(zero, zero, None, e)[1]) for e in (low, high)]
             assert moved == list(expected)
 
     def test_a_layer_that_is_called_twice_moves_a_weights_multiplier_once(self):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.layers.adversarial import *
     from keras_penalties.layers.derivatives import *
     from keras_penalties.layers.endpoint import *
+    from keras_penalties.layers.frozen import *
     from keras_penalties.layers.gradients import *
     from keras_penalties.layers.jacobians import *
     from keras_penalties.layers.penalized import *

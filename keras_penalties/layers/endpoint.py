@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -11,12 +10,13 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, losses
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.targets import LossTarget
+from keras_penalties.hosting.term import Term
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.losses.shapes import agree
 from keras_penalties.numerics import widened
-from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-from keras_penalties.strengths import Learned, Strength, Target, as_strength
+from keras_penalties.strengths import Learned, StrengthLike, as_strength
 from keras_penalties.typing import Tensor
 
 
@@ -69,33 +69,13 @@ class AddLoss(PenaltyLayer):
             a `Loss` does not reduce its values.
     """
 
-    def __init__(self, loss: Any, strength: Strength = 1.0, **kwargs: Any) -> None:
+    def __init__(self, loss: Any, strength: StrengthLike = 1.0, **kwargs: Any) -> None:
         self.loss = _checked_loss(losses.get(loss))
         kwargs.setdefault("name", getattr(self.loss, "name", _word(self.loss)))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self._declare([Term(self.name, LossValue(self.loss, strength), "output")])
-
-    def build(self, input_shape: Any = None) -> None:
-        """Create the term's weights, and that of a learned strength."""
-        super().build(input_shape)
-        strength = self.terms[0].penalty.strength
-        if isinstance(strength, Learned):
-            start, dtype = math.log(strength.initial), self.strengths.dtype
-            self.log_strength = self._state(
-                "log_strength", start, dtype, trainable=True
-            )
-
-    def present_strengths(self) -> list[Tensor]:
-        """The strength at the present step; of a target, the multiplier."""
-        if isinstance(self.terms[0].penalty.strength, Learned):
-            return [ops.exp(self.log_strength)]
-        return super().present_strengths()
-
-    def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
-        if isinstance(term.penalty.strength, Learned):
-            return term.penalty.strength.added(strength, value)
-        return super()._weighted(term, strength, value)
+        self.strength = as_strength(strength, "loss")
+        self._declare([Term(self.name, self.loss, self.strength, LossTarget())])
 
     def call(
         self,
@@ -107,9 +87,10 @@ class AddLoss(PenaltyLayer):
         """The input, its loss added."""
         if compat.losses_wanted():
             tensors = self._named(inputs, kwargs)
+            opened = self._opened_pass(training)
             with compat.full_precision():
-                value = self._value(tensors, inputs, sample_weight)
-            self._add_terms({self.terms[0]: value}, inputs, training)
+                value = self._loss_value(tensors, inputs, sample_weight)
+            self._add_terms(opened, {self.terms[0]: value}, inputs)
         return inputs
 
     def _named(self, inputs: Any, others: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +109,7 @@ class AddLoss(PenaltyLayer):
             )
         return {main: inputs, **others}
 
-    def _value(
+    def _loss_value(
         self, tensors: dict[str, Any], inputs: Any, sample_weight: Tensor
     ) -> Tensor:
         if isinstance(self.loss, keras.losses.Loss):
@@ -145,13 +126,6 @@ class AddLoss(PenaltyLayer):
             lambda x: keras.KerasTensor(x.shape, x.dtype), inputs
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        serialize = keras.saving.serialize_keras_object
-        strength = serialize(self.terms[0].penalty.strength)
-        config = {"loss": serialize(self.loss), "strength": strength}
-        return {**super().get_config(), **config}
-
     @classmethod
     def examples(cls) -> list[Self]:
         """Instances that the laws run over: two losses, and a learned strength."""
@@ -161,28 +135,6 @@ class AddLoss(PenaltyLayer):
     def example_inputs(self, x: Any) -> dict[str, Any]:
         """The call's arguments, for the laws."""
         return {"inputs": x, "y_true": ops.zeros_like(x)}
-
-
-class LossValue(Penalty):
-    """A loss in a penalty's place: its value, which it had of the batch, as it is."""
-
-    statistic = "batch"
-
-    def __init__(self, loss: Any, strength: Strength = 1.0) -> None:
-        learned = isinstance(strength, Learned)
-        if isinstance(strength, Target) and strength.of != "value":
-            checks.refuse("strength", "a target of the loss itself, 'value'", strength)
-        self.strength = strength if learned else as_strength(strength)
-        self.loss = loss
-
-    def value(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    @property
-    def name(self) -> str:
-        """The loss' own."""
-        return _word(self.loss)
 
 
 def _word(loss: Any) -> str:

@@ -15,7 +15,7 @@ from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
 from keras_penalties.numerics import length, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -58,12 +58,14 @@ class Contractive(DerivativeLayer):
     def __init__(
         self,
         layer: Any,
-        strength: Strength = 0.01,
+        strength: StrengthLike = 0.01,
         probes: int | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(layer, L2(strength), "contractive", seed, **kwargs)
+        penalty = L2(strength)
+        super().__init__(layer, penalty, "contractive", seed, **kwargs)
+        self.strength = penalty.strength
         self.probes = None if probes is None else checks.integer("probes", probes)
 
     def derivative(
@@ -80,10 +82,6 @@ class Contractive(DerivativeLayer):
         shape, scale = ops.shape(outputs), 1.0 / math.sqrt(self.probes)
         probes = [scale * self._signs(shape) for _ in range(self.probes)]
         return ops.stack([pullback(v) for v in probes], axis=1), outputs
-
-    def _arguments(self) -> dict[str, Any]:
-        strength = keras.saving.serialize_keras_object(self._strength())
-        return {"strength": strength, "probes": self.probes, "seed": self.seed}
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -175,10 +173,6 @@ class HessianTrace(DerivativeLayer):
         mean = sum(v * pullback(v) for v in probes) / self.probes
         rows = ops.reshape(mean, (ops.shape(x)[0], -1))
         return ops.sum(rows, 1, keepdims=True), outputs
-
-    def _arguments(self) -> dict[str, Any]:
-        penalty = keras.saving.serialize_keras_object(self.penalty)
-        return {"penalty": penalty, "probes": self.probes, "seed": self.seed}
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -11,21 +11,20 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties import penalties as penalty_names
-from keras_penalties.layers.base import Term
+from keras_penalties.hosting.claims import twin
+from keras_penalties.hosting.targets import WeightTarget
+from keras_penalties.hosting.term import terms_of
 from keras_penalties.penalties.base import Penalty
-from keras_penalties.strengths import Lazy, Target
+from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 
 
-class Host:
-    """The penalty on one weight, and the terms that it is the sum of."""
+class Assigned:
+    """The penalty on one weight, and the terms that the penalty is the sum of."""
 
     def __init__(self, penalty: Penalty, path: str, per_entry: bool) -> None:
         self.penalty = penalty
-        self.terms = [
-            Term(f"{path.replace('/', '_')}_{part.name}", part, path)
-            for part in penalty.parts()
-        ]
+        self.terms = terms_of(penalty, WeightTarget(path), path)
         self._one_size = per_entry and not penalty.per_entry
         self._limited = 0.0 < penalty.concavity < math.inf
         self.shortens = self._one_size or self._limited
@@ -38,8 +37,8 @@ class Host:
             spread = ops.where(size > 0, least / size, ops.ones_like(size))
             size = least / ops.sqrt(ops.mean(ops.square(spread)))
         if self._limited:  # to half of where the map begins to jump
-            pairs = zip(strengths, self.terms, strict=True)
-            bend = sum(s * term.penalty.concavity for s, term in pairs)
+            pairs = zip(strengths, self.penalty.parts(), strict=True)
+            bend = sum(s * part.concavity for s, part in pairs)
             excess = 2.0 * bend * size
             size = size / ops.where(excess > 1, excess, ops.ones_like(excess))
         return size
@@ -60,15 +59,8 @@ def checked(penalties: Any) -> dict[str, Penalty]:
             checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
         if not penalty.has_prox:
             checks.refuse("penalties", "penalties with a proximal map", penalty)
-        strengths = [part.strength for part in penalty.parts()]
-        if any(isinstance(s, Lazy) for s in strengths):
-            checks.refuse("penalties", "strengths that act at every step", penalty)
-        if any(isinstance(s, Target) and s.kind != "<=" for s in strengths):
-            checks.refuse(
-                "penalties",
-                "targets of the kind '<=': no proximal map has a strength below 0",
-                penalty,
-            )
+        for part in penalty.parts():
+            check_host(part.strength, "optimizer", "penalties")
     return found
 
 
@@ -81,7 +73,7 @@ def _check_pattern(pattern: Any) -> None:
 
 def matched(
     penalties: Mapping[str, Penalty], variables: Sequence[Any], per_entry: bool
-) -> dict[int, Host]:
+) -> dict[int, Assigned]:
     """The penalties on the weights that they fit, by the weights' indices.
 
     Args:
@@ -93,7 +85,7 @@ def matched(
     Raises:
         ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
     """
-    found: dict[int, Host] = {}
+    found: dict[int, Assigned] = {}
     paths = [v.path for v in variables]
     for pattern, penalty in penalties.items():
         whole = re.compile(f"(.*/)?({pattern})")
@@ -106,7 +98,7 @@ def matched(
                 expected = f"one pattern only that fits '{paths[i]}'"
                 checks.refuse("penalties", expected, pattern)
             _check_fits(variables[i], penalty)
-            found[i] = Host(penalty, paths[i], per_entry)
+            found[i] = Assigned(penalty, paths[i], per_entry)
     return found
 
 
@@ -118,15 +110,14 @@ def _check_fits(variable: Any, penalty: Penalty) -> None:
             f"{variable.regularizer}",
             penalty,
         )
-    kinds = {type(part).__name__ for part in penalty.parts()}
-    if doubled := kinds & getattr(variable, "penalized_kinds", set()):
-        checks.refuse(
-            "penalties",
-            f"penalties of other kinds than those that `Penalized` puts on "
-            f"'{variable.path}', {sorted(doubled)} among them. Add the strengths and "
-            "keep one",
-            penalty,
-        )
+    for part in penalty.parts():
+        if (other := twin(variable, part)) is not None:
+            checks.refuse(
+                "penalties",
+                f"penalties that no layer puts on '{variable.path}' already, except "
+                f"for the strength, as {other}. Add the strengths and keep one",
+                penalty,
+            )
     if len(variable.shape) < penalty.rank:
         checks.refuse(
             "penalties",

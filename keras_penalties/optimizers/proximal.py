@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, Self
 
 import keras
-import numpy as np
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_penalties import compat, config
 from keras_penalties.compiling import fused, pays_to_fuse
-from keras_penalties.layers.base import Term
+from keras_penalties.hosting.state import Pass, TermState
+from keras_penalties.hosting.term import Term
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.assignment import Host, checked, matched
+from keras_penalties.optimizers.assignment import Assigned, checked, matched
 from keras_penalties.optimizers.preconditioners import preconditioner_of
 from keras_penalties.optimizers.wrapper import Wrapper
 from keras_penalties.registry import register
-from keras_penalties.strengths import Target, initial, replaced
 from keras_penalties.typing import Tensor
 
 
@@ -95,15 +92,17 @@ class Proximal(Wrapper):
         """Find the penalised weights; create the inner state and the strengths."""
         if self.built:
             return
-        self._hosted = matched(
+        self._assigned = matched(
             self.penalties, variables, self._preconditioner.per_entry
         )
-        self.terms = tuple(t for host in self._hosted.values() for t in host.terms)
+        self.terms = tuple(t for a in self._assigned.values() for t in a.terms)
         super().build(variables)
-        for index in self._hosted:
+        for index in self._assigned:
             self._preconditioner.build(variables[index])
-        start = np.array([initial(t.penalty.strength) for t in self.terms])
-        # The inner optimizer's, so that a step that it takes back takes these back too.
+        self.state = TermState(self.terms, self.inner.assign)
+        start = self.state.initial()
+        # The inner optimizer's own, so that whatever takes its step back, as loss
+        # scaling does, takes the strengths back too.
         strengths = self.inner.add_variable(
             shape=start.shape,
             initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
@@ -111,31 +110,11 @@ class Proximal(Wrapper):
             aggregation="only_first_replica",
             name="strengths",
         )
-        self._state = SimpleNamespace(strengths=strengths)
+        self.state.hold(strengths, {})
 
-    @property
-    def strengths(self) -> Any:
-        """The variable with each term's constant strength, or a target's multiplier."""
-        return self._state.strengths
-
-    def strength(self, term: Term) -> Tensor:
+    def present_strength(self, term: Term) -> Tensor:
         """The term's strength at the present step; of a target, the multiplier."""
-        if isinstance(term.penalty.strength, LearningRateSchedule):
-            return ops.cast(
-                term.penalty.strength(self.iterations), self.strengths.dtype
-            )
-        return ops.copy(self.strengths[self.terms.index(term)])
-
-    def _present(self, term: Term, x: Tensor) -> Tensor:
-        """The strength for the step from `x`, for which a target's multiplier moves."""
-        strength, target = self.strength(term), term.penalty.strength
-        if isinstance(target, Target):
-            value = ops.cast(term.penalty.value(x), strength.dtype)
-            moved, strength = target.step(strength, x, value)
-            index = self.terms.index(term)
-            new = replaced(self.strengths, index, moved)
-            self.inner.assign(self.strengths, new)
-        return ops.cast(strength, x.dtype)
+        return self.state.strength(term, self.iterations)
 
     def _around_update(
         self,
@@ -150,44 +129,44 @@ class Proximal(Wrapper):
         the inner update alone takes some thirty passes over memory.
         """
         found = [(v, compat.index_of(self.inner, v)) for v in variables]
-        hosted = [(v, self._hosted[i]) for v, i in found if i in self._hosted]
+        penalised = [(v, self._assigned[i]) for v, i in found if i in self._assigned]
         steps = []
-        for variable, host in hosted:
+        for variable, assigned in penalised:
             x = widened(ops.copy(variable))
-            present = [self._present(term, x) for term in host.terms]
-            steps.append(
-                (variable, host, x, self._preconditioner.before(variable), present)
-            )
+            now = Pass(self.state, self.iterations, True, assigned.terms)
+            present = [_present(now, term, x) for term in assigned.terms]
+            before = self._preconditioner.before(variable)
+            steps.append((variable, assigned, x, before, present))
 
         def step() -> None:
             update()
-            for variable, host, x, before, present in steps:
-                moved = self._mapped(variable, host, x, before, rate, present)
+            for variable, assigned, x, before, present in steps:
+                moved = self._mapped(variable, assigned, x, before, rate, present)
                 self._set(variable, moved)
 
         large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
-        whole = large and any(host.penalty.fuses for _, host in hosted)
+        whole = large and any(assigned.penalty.fuses for _, assigned in penalised)
         (fused(step) if whole else step)()
 
     def _mapped(
         self,
         variable: Any,
-        host: Host,
+        assigned: Assigned,
         start: Tensor,
         before: Tensor | None,
         rate: Tensor,
         strengths: Sequence[Tensor],
     ) -> Tensor:
-        """The proximal map of one weight, in the metric of the step from `start`."""
+        """The proximal map of a weight, preconditioned as the step from `start` was."""
         size = self._preconditioner.step_size(
             variable, ops.cast(rate, start.dtype), before
         )
         stepped = widened(ops.copy(variable))
-        if host.shortens:  # the step is taken again, shorter
-            full, size = size, host.shortened(size, strengths)
+        if assigned.shortens:  # the step is taken again, shorter
+            full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
-        return host.penalty.prox_parts(stepped, [size * s for s in strengths])
+        return assigned.penalty.prox_parts(stepped, [size * s for s in strengths])
 
     def _set(self, variable: Any, new: Tensor) -> None:
         """The weight, and the zeros of its moving average."""
@@ -216,3 +195,11 @@ class Proximal(Wrapper):
         with keras.saving.custom_object_scope(custom_objects or {}):
             optimizer: Self = config.from_config(cls, config_)
         return optimizer
+
+
+def _present(now: Pass, term: Term, x: Tensor) -> Tensor:
+    """The strength for the step from `x`, by which a strength that adapts moves."""
+    if not term.strength.adapts:
+        return ops.cast(now.strengths[term], x.dtype)
+    value = ops.cast(term.value(x), now.strengths[term].dtype)
+    return ops.cast(now.steered(term, x, value), x.dtype)

@@ -19,7 +19,7 @@ from keras_penalties.numerics import (
 )
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -56,7 +56,7 @@ class KLSparsity(Penalty):
     rank = 1
     statistic = "mean"
 
-    def __init__(self, strength: Strength = 0.01, rate: float = 0.1) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, rate: float = 0.1) -> None:
         super().__init__(strength)
         self.rate = checks.fraction("rate", rate)
 
@@ -108,7 +108,7 @@ class Hoyer(Penalty):
     convex = False
 
     def __init__(
-        self, strength: Strength = 0.01, axis: int | Sequence[int] | None = None
+        self, strength: StrengthLike = 0.01, axis: int | Sequence[int] | None = None
     ) -> None:
         super().__init__(strength)
         self.axis = None if axis is None else checks.axes("axis", axis)
@@ -198,7 +198,7 @@ class VarianceCovariance(Penalty):
 
     def __init__(
         self,
-        strength: Strength = 0.01,
+        strength: StrengthLike = 0.01,
         deviation: float = 1.0,
         covariance: float = 0.04,
     ) -> None:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, compat, config
+from keras_penalties import checks, config
 from keras_penalties.compiling import fused, pays_to_fuse, read_first
 from keras_penalties.numerics import fused_sum, widened
 from keras_penalties.registry import snake_case
-from keras_penalties.strengths import Strength, as_strength
+from keras_penalties.strengths import StrengthLike, as_strength
 from keras_penalties.typing import Tensor
 
 
@@ -63,7 +63,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     the batch's mean only, and None where it is an extensive sum. A host divides an
     extensive output term by the batch size, and a statistic never."""
 
-    def __init__(self, strength: Strength = 0.01) -> None:
+    def __init__(self, strength: StrengthLike = 0.01) -> None:
         self.strength = as_strength(strength)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -104,7 +104,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def __call__(self, x: Tensor) -> Tensor:
         """`strength * value(x)`: what a Keras slot adds to the loss."""
         x = ops.convert_to_tensor(x)
-        return self._applied(x, compat.slot_divisor(x))
+        return self._applied(x, 1.0)
 
     def _applied(self, x: Tensor, slot_divisor: Tensor) -> Tensor:
         """`strength * value(x)`; a statistic undoes what Keras' slot divides it by."""
@@ -141,7 +141,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         """The penalties that this one is the sum of: itself, unless it is a `Sum`."""
         return [self]
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength."""
         return self.from_config(
             {
@@ -149,6 +149,18 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
                 "strength": keras.saving.serialize_keras_object(strength),
             }
         )
+
+    def alike(self, other: Penalty) -> bool:
+        """Whether two penalties are equal except for the strength."""
+        if type(self) is not type(other):
+            return False
+        if self.indicator:
+            return self == other
+        return self.with_strength(1.0) == other.with_strength(1.0)
+
+    def masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """TEMPORARY: replaced at the merge."""
+        return self.value(x)
 
     def __add__(self, other: Penalty) -> Penalty:
         from keras_penalties.penalties.compose import Sum

@@ -13,7 +13,7 @@ from keras_penalties.penalties.grouped import Grouped
 from keras_penalties.penalties.order import TotalVariation
 from keras_penalties.penalties.separable import L1, L2
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -148,7 +148,7 @@ class Sum(Penalty):
 
     __rmul__ = __mul__
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """Refused: each part of a sum has a strength of its own."""
         raise TypeError("A Sum has no strength of its own: multiply it instead.")
 

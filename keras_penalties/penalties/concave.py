@@ -14,7 +14,7 @@ from keras_penalties import checks
 from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -43,7 +43,7 @@ class MCP(Separable):
 
     convex = False
 
-    def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
         self.width = checks.positive("width", width)
 
@@ -102,7 +102,7 @@ class SCAD(Separable):
     convex = False
 
     def __init__(
-        self, strength: Strength = 0.01, knee: float = 1.0, ratio: float = 3.7
+        self, strength: StrengthLike = 0.01, knee: float = 1.0, ratio: float = 3.7
     ) -> None:
         super().__init__(strength)
         self.knee = checks.positive("knee", knee)
@@ -163,7 +163,7 @@ class LogSum(Separable):
 
     convex = False
 
-    def __init__(self, strength: Strength = 0.01, epsilon: float = 1.0) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, epsilon: float = 1.0) -> None:
         super().__init__(strength)
         self.epsilon = checks.positive("epsilon", epsilon)
 
@@ -219,7 +219,7 @@ class Lp(Separable):
 
     convex = False
 
-    def __init__(self, strength: Strength = 0.01, p: float = 0.5) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, p: float = 0.5) -> None:
         super().__init__(strength)
         self.p = checks.fraction("p", p)
 

@@ -17,7 +17,7 @@ from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.secular import Secular
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -94,11 +94,11 @@ class Grouped(Penalty):
         self.norm = checks.one_of("norm", norm, ("l2", "max"))
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> StrengthLike:  # type: ignore[override]
         """The inner penalty's."""
         return self.penalty.strength
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength inside."""
         return type(self)(
             **{**vars(self), "penalty": self.penalty.with_strength(strength)}

@@ -16,7 +16,7 @@ from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -51,7 +51,7 @@ class Indicator(Penalty):
         each = ops.broadcast_to(ops.maximum(share, 1e-12), x.shape)
         return ops.where(t > 0, self.nearest(x, each), x)
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """Refused: a multiple of 0 or infinity is the same."""
         raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
 

@@ -13,7 +13,7 @@ from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.penalties.taut_string import piecewise, taut_string
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -49,7 +49,7 @@ class TotalVariation(Penalty):
     soft_threshold = "after"
 
     def __init__(
-        self, strength: Strength = 0.01, axis: int | Sequence[int] = 0
+        self, strength: StrengthLike = 0.01, axis: int | Sequence[int] = 0
     ) -> None:
         super().__init__(strength)
         self.axis = checks.axes("axis", axis)
@@ -120,7 +120,7 @@ class SortedL1(Penalty):
     """
 
     def __init__(
-        self, strength: Strength = 0.01, weights: Sequence[float] = (1.0,)
+        self, strength: StrengthLike = 0.01, weights: Sequence[float] = (1.0,)
     ) -> None:
         super().__init__(strength)
         self.weights: list[float] = checks.floats("weights", weights, rank=1, low=0.0)
@@ -128,7 +128,7 @@ class SortedL1(Penalty):
             checks.refuse("weights", "at least one, in decreasing order", weights)
 
     @classmethod
-    def oscar(cls, strength: Strength, size: int, pairs: float) -> Self:
+    def oscar(cls, strength: StrengthLike, size: int, pairs: float) -> Self:
         """OSCAR for `size` entries: `Σ|x| + pairs·Σᵢ﹤ⱼ max(|xᵢ|, |xⱼ|)`."""
         checks.integer("size", size)
         checks.non_negative("pairs", pairs)

@@ -11,7 +11,7 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.penalties.base import Penalty, one_step
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -49,7 +49,7 @@ class Quadratic(Penalty):
     rank = 1
 
     def __init__(
-        self, strength: Strength = 0.01, matrix: Any = ((1.0,),), axis: int = 0
+        self, strength: StrengthLike = 0.01, matrix: Any = ((1.0,),), axis: int = 0
     ) -> None:
         super().__init__(strength)
         self.matrix: list[list[float]] = checks.floats("matrix", matrix, rank=2)
@@ -57,7 +57,7 @@ class Quadratic(Penalty):
         self._roots, self._vectors = _eigen(np.asarray(self.matrix))
 
     @classmethod
-    def laplacian(cls, strength: Strength, graph: Any, axis: int = 0) -> Self:
+    def laplacian(cls, strength: StrengthLike, graph: Any, axis: int = 0) -> Self:
         """`¼·Σᵢⱼ graphᵢⱼ·(xᵢ − xⱼ)²`, of a symmetric matrix of weights, 0 or more."""
         edges = np.array(checks.floats("graph", graph, rank=2, low=0.0))
         if edges.shape[0] != edges.shape[1] or not np.allclose(edges, edges.T):
@@ -66,7 +66,7 @@ class Quadratic(Penalty):
 
     @classmethod
     def differences(
-        cls, strength: Strength, size: int, order: int = 1, axis: int = 0
+        cls, strength: StrengthLike, size: int, order: int = 1, axis: int = 0
     ) -> Self:
         """`½·‖Δᵒx‖²`, the differences of an order between `size` entries."""
         checks.integer("size", size)
@@ -163,7 +163,7 @@ class ToReference(Penalty):
     per_entry = True
 
     def __init__(
-        self, strength: Strength = 0.01, values: Any = 0.0, weights: Any = None
+        self, strength: StrengthLike = 0.01, values: Any = 0.0, weights: Any = None
     ) -> None:
         super().__init__(strength)
         self.values = checks.floats("values", values)

@@ -20,7 +20,7 @@ from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Pullback, Tensor
 
 
@@ -64,7 +64,7 @@ class Spectral(Penalty):
             checks.refuse("penalty", "one that ignores signs", penalty)
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> StrengthLike:  # type: ignore[override]
         """The inner penalty's."""
         return self.penalty.strength
 
@@ -83,7 +83,7 @@ class Spectral(Penalty):
         """Whether the inner penalty's is known."""
         return bool(self.penalty.has_prox)
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength inside."""
         return type(self)(self.penalty.with_strength(strength))
 
@@ -145,7 +145,7 @@ class SpectralNorm(Penalty):
 
     rank = 2
 
-    def __init__(self, strength: Strength = 0.01, iterations: int = 30) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, iterations: int = 30) -> None:
         super().__init__(strength)
         self.iterations = checks.integer("iterations", iterations)
 

@@ -9,9 +9,10 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, config
+from keras_penalties import checks
 from keras_penalties.numerics import widened
 from keras_penalties.registry import register
+from keras_penalties.strengths.base import Host, Strength
 from keras_penalties.typing import Tensor
 
 
@@ -31,7 +32,7 @@ _BOUNDS = {"<=": (0.0, math.inf), ">=": (-math.inf, 0.0), "==": (-math.inf, math
 
 
 @register
-class Target(config.FromSignature):
+class Target(Strength):
     """A strength that is found in training, so that a constraint holds.
 
     With the error `e = measure − value`, each training step uses
@@ -91,6 +92,9 @@ class Target(config.FromSignature):
     Non-Convex Constrained Optimization", 2019, for measures with a stand-in.
     """
 
+    counts_steps = False
+    adapts = True
+
     def __init__(
         self,
         value: float,
@@ -114,16 +118,29 @@ class Target(config.FromSignature):
         self.damping = checks.non_negative("damping", damping)
         self.tolerance = checks.non_negative("tolerance", tolerance)
 
-    def step(
-        self, multiplier: Tensor, x: Any, penalty_value: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The multiplier after a training step, and the strength for that step.
+    @property
+    def initial_state(self) -> float:
+        """The state is the multiplier."""
+        return self.initial
 
-        `x`, a tensor or several, is what the penalty is on.
-        """
-        change = self.rate * ops.stop_gradient(self._error(x, penalty_value))
-        moved = self._moved(multiplier, change)
-        return moved, self._moved(multiplier, self.damping * change)
+    def at(self, step: Tensor, state: Tensor, training: bool) -> Tensor:
+        """The multiplier."""
+        return state
+
+    def moved(
+        self, state: Tensor, strength: Tensor, x: Any, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The damped strength for a step of training, and the multiplier after it."""
+        change = self.rate * ops.stop_gradient(self._error(x, value))
+        return self._moved(state, self.damping * change), self._moved(state, change)
+
+    def refusal(self, host: Host) -> str | None:
+        """A proximal map needs a strength of 0 or more, and a loss has a value only."""
+        if host == "optimizer" and self.kind != "<=":
+            return "targets of the kind '<=': no proximal map has a strength below 0"
+        if host == "loss" and self.of != "value":
+            return "a target of the loss itself, 'value'"
+        return super().refusal(host)
 
     def _error(self, x: Any, penalty_value: Tensor) -> Tensor:
         """By how much the measure exceeds the value."""

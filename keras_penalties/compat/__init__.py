@@ -1,0 +1,48 @@
+"""What is private in Keras, or replaced in Keras: nothing else imports `keras.src`.
+
+Each module has one topic. Its docstring says what is private and why, which public way
+there is, and which test of `tests/test_needless.py` fails once Keras makes the module
+needless. A part that a version of Keras lacks costs the feature that needs the part,
+with an error where the feature is used: see `private`.
+"""
+
+from keras_penalties.compat.distribution import replicated, undistributed
+from keras_penalties.compat.graphs import graph
+from keras_penalties.compat.layers import flat_layers, own_weights
+from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
+from keras_penalties.compat.masks import carry_mask, keras_mask
+from keras_penalties.compat.names import add_string_names, string_names
+from keras_penalties.compat.normalization import exact_moments, moments
+from keras_penalties.compat.optimizers import (
+    around_update,
+    flat_optimizers,
+    index_of,
+    optimizer_state,
+    portable_optimizer,
+)
+from keras_penalties.compat.precision import full_precision
+from keras_penalties.compat.trainer import losses_wanted, sync_state
+
+__all__ = [
+    "LossLedger",
+    "add_string_names",
+    "around_update",
+    "carry_mask",
+    "exact_moments",
+    "flat_layers",
+    "flat_optimizers",
+    "full_precision",
+    "graph",
+    "in_stateless_scope",
+    "index_of",
+    "keras_mask",
+    "losses_wanted",
+    "moments",
+    "optimizer_state",
+    "own_weights",
+    "portable_optimizer",
+    "replicated",
+    "string_names",
+    "sync_state",
+    "undistributed",
+]

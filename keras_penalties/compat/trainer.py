@@ -1,0 +1,61 @@
+"""What only Keras' own training loop knows.
+
+- Private: whether the present scope on JAX collects losses, and `jax_state_sync`, which
+  has no underscore and no documentation.
+- Replaced: `Model.predict_step` and `Model.export`, public methods. Both call a model
+  as an evaluation does, and nothing that a layer sees tells that nobody reads the
+  losses. Without the replacement all would be right, but penalties would be computed
+  for nothing and would be written into exported models.
+- Needless when `test_predict_computes_losses_that_nobody_reads` or
+  `test_weights_are_away_within_an_epoch_on_jax` of `tests/test_needless.py` fails.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_penalties.compat.ledger import get_stateless_scope
+
+_unread: contextvars.ContextVar[bool] = contextvars.ContextVar("unread", default=False)
+
+
+def sync_state(model: Any) -> None:
+    """Within an epoch on JAX: give the weights their present values.
+
+    It also lets what is assigned to them now reach the next step.
+    """
+    sync = getattr(model, "jax_state_sync", None)
+    if sync is not None:
+        sync()
+
+
+def losses_wanted() -> bool:
+    """Whether anybody will read the losses of this call."""
+    scope = get_stateless_scope()
+    return not _unread.get() and (scope is None or bool(scope.collect_losses))
+
+
+def _note_where_losses_are_unread() -> None:
+    def noted(plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            token = _unread.set(True)
+            try:
+                return plain(self, *args, **kwargs)
+            finally:
+                _unread.reset(token)
+
+        return method
+
+    for name in ("predict_step", "export"):
+        plain = getattr(keras.Model, name, None)
+        if plain is not None:
+            setattr(keras.Model, name, noted(plain))
+
+
+_note_where_losses_are_unread()

@@ -1,0 +1,130 @@
+"""The logs of a layer's terms: the one place that knows the order of their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_penalties import compat
+from keras_penalties.hosting.state import Variable
+from keras_penalties.hosting.term import Term
+from keras_penalties.typing import Tensor
+
+
+class TermMean(keras.metrics.Metric):
+    """The mean of a term, or of its strength, over the batches so far.
+
+    The metric has no variables of its own, but reads the sums that the layer keeps: on
+    JAX a metric's variables can't be assigned in `Layer.call`, and a layer's weights
+    can.
+    """
+
+    def __init__(
+        self,
+        term: Term,
+        name: str,
+        mean: Callable[[], Tensor],
+        reset: Callable[[], None],
+    ) -> None:
+        super().__init__(name=name, dtype="float32")
+        # Functions, not the layer: saving walks attributes, and would go in circles.
+        self.term, self._mean, self._reset = term, mean, reset
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the layer's `call` updates the sums."""
+
+    def reset_state(self) -> None:
+        """Set the layer's sums to zero."""
+        self._reset()
+
+    def result(self) -> Tensor:
+        """The mean so far, each batch weighted by its size, as Keras' loss is."""
+        return self._mean()
+
+
+class TermLogs:
+    """Sums over batches of the terms, of the strengths that are logged, and of sizes.
+
+    They lie in one vector, a weight of the layer: the terms first, then the strengths,
+    and the sum of the batches' sizes last.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self._terms = tuple(terms)
+        self._moving = tuple(t for t in terms if t.strength.logged)
+        self._sums: Variable = None
+        self._traced_means: Tensor | None = None
+        shown = [(t, t.name) for t in self._terms]
+        shown += [(t, f"{t.name}_strength") for t in self._moving]
+        # In a plain object: Keras would search a list for weights to save.
+        self._shown = SimpleNamespace(
+            means=[
+                TermMean(term, name, lambda place=place: self._mean(place), self.reset)  # type: ignore[misc]
+                for place, (term, name) in enumerate(shown)
+            ]
+        )
+
+    @property
+    def means(self) -> list[TermMean]:
+        """The metrics that show the logs, in order."""
+        found: list[TermMean] = self._shown.means
+        return found
+
+    def initial(self) -> np.ndarray:
+        """What the sums start from."""
+        return np.zeros(len(self.means) + 1)
+
+    def hold(self, sums: Variable) -> None:
+        """Take the variable that the layer has created for the sums."""
+        self._sums = sums
+
+    def reset(self) -> None:
+        """Start a new mean."""
+        if self._sums is not None:
+            self._sums.assign(ops.zeros(self._sums.shape, self._sums.dtype))
+
+    def add(
+        self,
+        added: Mapping[Term, Tensor],
+        strengths: Mapping[Term, Tensor],
+        batch: Tensor,
+        first_call: bool,
+    ) -> None:
+        """Add one call's terms, and in a pass's first call the strengths and the size.
+
+        Args:
+            added: What each term adds to the objective; a missing one counts as 0.
+            strengths: The strengths of the terms.
+            batch: The number of samples.
+            first_call: Whether the call is the first one of its pass.
+        """
+        dtype = self._sums.dtype
+        one, zero = (ops.convert_to_tensor(n, dtype) for n in (1.0, 0.0))
+        shown = [added.get(t, zero) for t in self._terms]
+        shown += [strengths.get(t, zero) if first_call else zero for t in self._moving]
+        sums = ops.stack([*shown, one if first_call else zero])
+        sums = ops.cast(batch, dtype) * sums
+        self._sums.assign_add(ops.stop_gradient(sums))
+        if compat.in_stateless_scope():
+            total = ops.convert_to_tensor(self._sums)
+            self._traced_means = ops.divide_no_nan(total[:-1], total[-1])
+
+    def totals(self) -> tuple[dict[Term, float], float]:
+        """The sum of each term since the last reset, and that of the batches' sizes."""
+        sums = ops.convert_to_numpy(self._sums).astype("float64").tolist()
+        return dict(zip(self._terms, sums, strict=False)), sums[-1]
+
+    def _mean(self, place: int) -> Tensor:
+        """One of the means, also inside a traced training step on JAX.
+
+        There Keras computes the logs in a scope that knows no layer's weights.
+        """
+        if compat.in_stateless_scope() and self._traced_means is not None:
+            return self._traced_means[place]
+        sums = ops.unstack(self._sums.value)
+        return ops.divide_no_nan(sums[place], sums[-1])
