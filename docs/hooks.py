@@ -33,6 +33,7 @@ TITLES = {
     "model": "Models",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
+    "strength": "Strengths",
     "metric": "Metrics",
     "callback": "Callbacks",
     "object": "Other classes",
@@ -94,7 +95,15 @@ def _explains(doc: str, argument: str) -> bool:
 # Which kinds of objects must say which shapes they take, and what they refuse.
 SECTIONS = {
     "Shapes": {"penalty", "loss", "layer"},
-    "Raises": {"penalty", "loss", "layer", "optimizer", "schedule", "object"},
+    "Raises": {
+        "penalty",
+        "loss",
+        "layer",
+        "optimizer",
+        "schedule",
+        "strength",
+        "object",
+    },
 }
 
 

@@ -35,7 +35,7 @@ KINDS: dict[str, type] = {
 
 def add_kind(kind: str, base: type) -> None:
     """Let subclasses of `base` be registered as a kind of their own."""
-    _KINDS[kind] = base
+    KINDS[kind] = base
 
 
 @dataclass(frozen=True)
