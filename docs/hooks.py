@@ -34,6 +34,7 @@ TITLES = {
     "optimizer": "Optimizers",
     "strength": "Strengths",
     "schedule": "Schedules",
+    "strength": "Strengths",
     "metric": "Metrics",
     "callback": "Callbacks",
     "object": "Other classes",
@@ -107,7 +108,15 @@ def _explains(doc: str, argument: str) -> bool:
 # Which kinds of objects must say which shapes they take, and what they refuse.
 SECTIONS = {
     "Shapes": {"penalty", "loss", "layer"},
-    "Raises": {"penalty", "loss", "layer", "optimizer", "schedule", "object"},
+    "Raises": {
+        "penalty",
+        "loss",
+        "layer",
+        "optimizer",
+        "schedule",
+        "strength",
+        "object",
+    },
 }
 
 
