@@ -51,7 +51,7 @@ class ActivityPenalty(PenaltyLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         self.momentum = _checked_momentum(momentum, self.penalty)
         self._declare(terms_of(self.penalty, OutputTarget(), self.name))
 

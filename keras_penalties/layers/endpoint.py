@@ -70,7 +70,7 @@ class AddLoss(PenaltyLayer):
     """
 
     def __init__(self, loss: Any, strength: StrengthLike = 1.0, **kwargs: Any) -> None:
-        self.loss = _checked_loss(losses.get(loss))
+        self.loss = _checked_loss(losses.get(loss, "loss"))
         kwargs.setdefault("name", getattr(self.loss, "name", _word(self.loss)))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True

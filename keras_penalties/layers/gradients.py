@@ -61,7 +61,7 @@ class InputGradient(DerivativeLayer):
     """
 
     def __init__(self, layer: Any, penalty: Any, **kwargs: Any) -> None:
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         super().__init__(layer, self.penalty, "input_gradient", None, **kwargs)
 
     def derivative(

@@ -152,7 +152,7 @@ class HessianTrace(DerivativeLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         super().__init__(layer, self.penalty, "hessian_trace", seed, **kwargs)
         self.probes = None if probes is None else checks.integer("probes", probes)
 

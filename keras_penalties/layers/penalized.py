@@ -58,14 +58,16 @@ class Penalized(WrappingLayer):
         **kwargs: Any,
     ) -> None:
         checks.instance("layer", layer, keras.layers.Layer)
-        if not weights and outputs is None:
+        given = checks.mapping("weights", weights or {}, "{'kernel': 'l1(0.1)'}")
+        if not given and outputs is None:
             checks.refuse("weights", "a penalty, here or in `outputs`", weights)
         kwargs.setdefault("name", f"penalized_{layer.name}")
         super().__init__(layer, **kwargs)
         self.weight_penalties = {
-            name: penalties.get(given) for name, given in (weights or {}).items()
+            name: penalties.get(penalty, f"weights['{name}']")
+            for name, penalty in given.items()
         }
-        self.outputs = None if outputs is None else penalties.get(outputs)
+        self.outputs = None if outputs is None else penalties.get(outputs, "outputs")
         self._declare(self._all_terms())
 
     def _all_terms(self) -> list[Term]:

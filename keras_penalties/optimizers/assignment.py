@@ -52,7 +52,10 @@ def checked(penalties: Any) -> dict[str, Penalty]:
     """
     if not isinstance(penalties, Mapping) or not penalties:
         checks.refuse("penalties", "a dict of {pattern: penalty}, not empty", penalties)
-    found = {p: penalty_names.get(given) for p, given in penalties.items()}
+    found = {
+        p: penalty_names.get(given, f"penalties['{p}']")
+        for p, given in penalties.items()
+    }
     for pattern, penalty in found.items():
         _check_pattern(pattern)
         if any(part.statistic for part in penalty.parts()):
