@@ -65,7 +65,7 @@ class ActivityPenalty(PenaltyLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The input, its terms added to the loss."""
-        if compat.losses_wanted():
+        if self._losses_wanted():
             opened = self._opened_pass(training)
             means = inputs
             if opened.training and self.momentum is not None:

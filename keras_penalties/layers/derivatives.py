@@ -165,7 +165,7 @@ class DerivativeLayer(WrappingLayer):
 
     def call(self, inputs: Tensor, *, training: bool | None = None) -> Any:
         """What the layer gives out, the penalty on its derivative added."""
-        if not compat.losses_wanted():
+        if not self._losses_wanted():
             return self.layer(inputs)
         opened = self._opened_pass(training)
         fn = pure(self.layer, inputs)

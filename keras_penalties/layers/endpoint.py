@@ -85,7 +85,7 @@ class AddLoss(PenaltyLayer):
         **kwargs: Any,
     ) -> Any:
         """The input, its loss added."""
-        if compat.losses_wanted():
+        if self._losses_wanted():
             tensors = self._named(inputs, kwargs)
             opened = self._opened_pass(training)
             with compat.full_precision():

@@ -9,7 +9,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, compat, penalties
+from keras_penalties import checks, penalties
 from keras_penalties.autodiff import value_and_pullback
 from keras_penalties.layers.derivatives import (
     DerivativeLayer,
@@ -137,7 +137,7 @@ class GradientPenalty(DerivativeLayer):
         if other is None:
             return super().call(inputs, training=training)
         outputs = self.layer(inputs)
-        if compat.losses_wanted():
+        if self._losses_wanted():
             check_single(self.layer, inputs, other)
             between = self._between(inputs, other)
             fn = pure(self.layer, between)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_penalties import checks, compat, penalties
+from keras_penalties import checks, penalties
 from keras_penalties.hosting.claims import claim, twin
 from keras_penalties.hosting.state import Variable
 from keras_penalties.hosting.targets import OutputTarget, WeightTarget
@@ -91,7 +91,7 @@ class Penalized(WrappingLayer):
         """
         outputs = self.layer(inputs, *args, **kwargs)
         self._refuse_doubles()
-        if not compat.losses_wanted():
+        if not self._losses_wanted():
             return outputs
         targets = {
             t: self.variable(t.target.address)
