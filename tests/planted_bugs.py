@@ -418,6 +418,33 @@ class LosesItsScale(HalfSumSquaredError):
         return {**super().get_config(), "dtype": None}
 
 
+@caught_by("weights_and_masks_belong_to_samples")
+class WeighsAlongTheLastAxis(HalfSumSquaredError):
+    """As Keras does with a weight for each sample of two axes."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None and sample_weight.shape == y_pred.shape[1:2]:
+            sample_weight = sample_weight + ops.zeros(y_pred.shape[:-1])
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+@caught_by("what_is_absent_has_no_part")
+class LeavesTheAbsentInputs(HalfSumSquaredError):
+    """So that 0 is multiplied by an infinite slope."""
+
+    def unreduced(self, y_true, y_pred, sample_weight=None, mask=None):
+        return super().unreduced(y_true, y_pred)
+
+
+@caught_by("an_unknown_target_has_no_part")
+class CountsTheUnknown(HalfSumSquaredError):
+    def unreduced(self, *args):
+        values, known = super().unreduced(*args)
+        if known is not None:
+            values = ops.where(known, values, 0.0)
+        return values, None
+
+
 # Layers.
 
 

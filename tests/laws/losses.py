@@ -47,7 +47,7 @@ def a_loss_has_one_value_for_each_sample(loss: Loss) -> None:
 def a_loss_reduces_and_weighs_as_keras_does(loss: Loss) -> None:
     y_true, y_pred = data(loss)
     values = samples(loss, y_true, y_pred)
-    weights = np.arange(BATCH, dtype="float64").reshape(-1, *[1] * (values.ndim - 1))
+    weights = np.arange(1.0, BATCH + 1.0).reshape(-1, *[1] * (values.ndim - 1))
     weighed = weights * values
     for reduction, expected, heavy in (
         ("sum", np.sum(values), np.sum(weighed)),
