@@ -78,7 +78,7 @@ class Loss(keras.losses.Loss):
     ) -> None:
         name = name or snake_case(type(self).__name__)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.ignore = _ignored(ignore)
+        self.ignore = checked_ignore(ignore)
 
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
@@ -234,7 +234,7 @@ class BatchLoss(Loss):
         return self.call(y_true, y_pred, present)
 
 
-def _ignored(value: Any) -> float | str | None:
+def checked_ignore(value: Any) -> float | str | None:
     """A number, or `"nan"`, which a config can hold where JSON has no NaN."""
     if value is None or value == "nan":
         return value
