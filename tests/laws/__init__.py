@@ -4,7 +4,7 @@
 with a planted fault, which they must find.
 """
 
-from laws import layers, losses, proxes, usage, values
+from laws import layers, losses, masks, proxes, spread, usage, values
 from laws.book import LAYER_LAWS, LOSS_LAWS, PENALTY_LAWS, cases, pairs
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "cases",
     "layers",
     "losses",
+    "masks",
     "pairs",
     "proxes",
+    "spread",
     "usage",
     "values",
 ]
