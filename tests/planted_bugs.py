@@ -171,6 +171,21 @@ class HalfOfTheConcavity(SCAD):
         return 0.5 * super().concavity
 
 
+# Masks.
+
+
+@caught_by("what_is_masked_is_absent", 0.5)
+class CountsMaskedRows(KLSparsity):
+    def compute_masked_value(self, x, mask):
+        return self.compute_value(x)
+
+
+@caught_by("what_is_masked_is_absent", 0.5)
+class ChargesForWhatIsMasked(HuberL1):
+    def compute_masked_value(self, x, mask):
+        return ops.sum(self.entrywise(ops.where(mask, x, ops.ones_like(x))))
+
+
 # Proximal map.
 
 

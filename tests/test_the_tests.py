@@ -42,4 +42,8 @@ def test_the_bugs_are_many_and_spread():
     assert len(PENALTY_BUGS) >= 20
     unproved = set(PENALTY_LAWS) - {bug.law for bug in PENALTY_BUGS}
     # The base class and the registry see to these, and no subclass can break them.
-    assert unproved == {"a_smaller_rank_is_refused", "names_lead_to_the_penalty"}
+    assert unproved == {
+        "a_smaller_rank_is_refused",
+        "a_mask_that_does_not_fit_is_refused",
+        "names_lead_to_the_penalty",
+    }

@@ -4,7 +4,7 @@
 with a planted fault, which they must find.
 """
 
-from laws import layers, losses, missing, proxes, usage, values
+from laws import layers, losses, masks, missing, proxes, spread, usage, values
 from laws.book import LAYER_LAWS, LOSS_LAWS, PENALTY_LAWS, cases, pairs
 
 __all__ = [
@@ -14,9 +14,11 @@ __all__ = [
     "cases",
     "layers",
     "losses",
+    "masks",
     "missing",
     "pairs",
     "proxes",
+    "spread",
     "usage",
     "values",
 ]
