@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from keras import ops
@@ -46,6 +46,11 @@ class _Contrastive(Loss):
         other = ops.expand_dims(row, 0) != ops.expand_dims(row, 1)
         positive = ops.logical_and(same, other)
         return similarity, positive, ops.logical_not(same)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The usual temperature, and a warm one."""
+        return [cls(), cls(temperature=0.5)]
 
     def example_data(
         self, rng: np.random.Generator, batch: int

@@ -95,7 +95,7 @@ class ClassWeighted(Loss):
         """Around a loss of Keras' and one of this package's."""
         crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         weights = [1.0, 0.5, 0.0, 2.0]
-        return [cls(crossentropy, weights), cls("multiclass_hinge", weights)]
+        return [cls(crossentropy, weights), cls("multiclass_hinge", weights[::-1])]
 
     def example_data(
         self, rng: np.random.Generator, batch: int
