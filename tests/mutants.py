@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _pytest.doctest
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,9 +41,8 @@ AREAS = ("penalties", "losses", "layers", "optimizers", "strengths")
 NOT_RUN = re.compile(
     "speed|bench|docs|tutorial|devices|the_tests|laws|floors|cli|mutants|names|reload"
 )
-MOST_FILES, MOST_CLASSES = 4, 6
+MOST_FILES, MOST_CLASSES = 3, 4
 NOT_CHANGED = {"examples", "example_data", "example_inputs", "example_shapes"}
-FLAGS = doctest.NUMBER if hasattr(doctest, "NUMBER") else 0
 
 
 # What a mutant is.
@@ -93,9 +94,9 @@ COMPARISONS: dict[type, tuple[type, ...]] = {
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
     """The node, in each way that it can be changed."""
-    if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
-        yield with_fields(node, op=BINARY[type(node.op)]())
-    elif isinstance(node, ast.AugAssign) and type(node.op) in BINARY:
+    if (isinstance(node, ast.BinOp) and type(node.op) in BINARY) or (
+        isinstance(node, ast.AugAssign) and type(node.op) in BINARY
+    ):
         yield with_fields(node, op=BINARY[type(node.op)]())
     elif isinstance(node, ast.Compare):
         for op in COMPARISONS.get(type(node.ops[0]), ()):
@@ -214,7 +215,7 @@ def classes_of(module: str) -> list[Any]:
     """The registered classes in a module, or else those that are built on it."""
     from keras_penalties.registry import registered
 
-    entries = [e for e in registered(None, "keras_penalties")]
+    entries = list(registered(None, "keras_penalties"))
     own = [e.obj for e in entries if e.obj.__module__ == module]
     heirs = [
         e.obj
@@ -229,27 +230,20 @@ def classes_of(module: str) -> list[Any]:
             for value in vars(sys.modules[e.obj.__module__]).values()
         )
     ]
-    found = own or heirs or users
-    return found[:: max(1, len(found) // MOST_CLASSES)][:MOST_CLASSES]
+    # A class of its own says the most; of those that are built on a file, a few do.
+    others = heirs or users
+    return own or others[:: max(1, len(others) // MOST_CLASSES)][:MOST_CLASSES]
 
 
 def run_doctests(module: str) -> None:
-    from _pytest.doctest import _get_checker, get_optionflags
-
-    flags = get_optionflags_of_the_project(get_optionflags)
-    runner = doctest.DocTestRunner(_get_checker(), verbose=False, optionflags=flags)
+    """With the options of pyproject.toml, of which NUMBER is pytest's own."""
+    checker = _pytest.doctest._get_checker()
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    flags |= doctest.register_optionflag("NUMBER")
+    runner = doctest.DocTestRunner(checker, verbose=False, optionflags=flags)
     for test in doctest.DocTestFinder().find(sys.modules[module]):
         runner.run(test)
         assert not runner.failures, test.name
-
-
-def get_optionflags_of_the_project(lookup: Any) -> int:
-    class Config:
-        @staticmethod
-        def getini(name: str) -> list[str]:
-            return ["NUMBER", "ELLIPSIS", "NORMALIZE_WHITESPACE"]
-
-    return int(lookup(Config))
 
 
 def run_laws(module: str) -> None:
@@ -299,7 +293,7 @@ def run_tests(path: Path, module: str) -> str | None:
 
             run(module)
         except BaseException as error:  # also pytest's own outcomes
-            return f"{what}: {type(error).__name__}"
+            return f"{what}: {type(error).__name__} {error}".splitlines()[0][:60]
     options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
     for file in test_files(path):
         code = pytest.main([*options, file])
@@ -395,7 +389,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="mutants in all")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--areas", nargs="+", default=AREAS)
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds beyond plain")
+    parser.add_argument(
+        "--limit", type=float, default=60.0, help="seconds beyond plain"
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.count} mutants", flush=True)
     prepare()
