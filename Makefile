@@ -26,7 +26,7 @@ test: $(VENV)/.user
 N ?= 200
 SEED ?= $(shell date +%s)
 mutants: $(VENV)/.mutants
-	KERAS_BACKEND=jax $(BIN)/python tests/mutants.py --count $(N) --seed $(SEED)
+	KERAS_BACKEND=jax PYTHONPATH=tests $(BIN)/python -m mutants --count $(N) --seed $(SEED)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ from laws import (
     pairs,
 )
 from laws.book import examples_of
+from laws.layers import owed
 
 import keras_penalties as kp
 from keras_penalties.registry import registered
@@ -24,20 +25,6 @@ CLASSES = [
     ),
     *STRENGTHS,
 ]
-
-
-def owed(law, layer):
-    """What a layer does not keep yet: the day that it does, this fails."""
-    wraps = hasattr(layer, "layer") and not isinstance(layer, kp.layers.Derivative)
-    if law == "a_layer_computes_its_output_shape_before_any_call" and wraps:
-        return "a wrapper has no `compute_output_shape`, which TimeDistributed asks for"
-    random = getattr(layer, "seed", None) is not None and not isinstance(
-        layer,
-        kp.layers.GradientPenalty,  # which draws between two batches only
-    )
-    if law == "a_layer_trains_and_is_saved_in_a_model" and random:
-        return "the random state is not in the file"
-    return None
 
 
 @pytest.mark.parametrize(("law", "make"), pairs(PENALTY_LAWS, cases("penalty")))
