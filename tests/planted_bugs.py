@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import keras
+from bugs.plant import caught_by
 from keras import ops
 from strategies import WIDE
 
 from keras_penalties import numerics
 from keras_penalties.layers import ActivityPenalty
-from keras_penalties.losses import HalfSumSquaredError, Loss
+from keras_penalties.losses import HalfSumSquaredError
 from keras_penalties.penalties import (
     L1,
     L2,
@@ -26,31 +24,6 @@ from keras_penalties.penalties import (
     NonNegative,
     Sum,
 )
-
-
-class Bug(NamedTuple):
-    """An object with a fault, and the name of the law that speaks of it."""
-
-    faulty: Any
-    law: str
-
-
-PENALTY_BUGS: list[Bug] = []
-LOSS_BUGS: list[Bug] = []
-LAYER_BUGS: list[Bug] = []
-
-
-def caught_by(law: str, *args: Any, **kwargs: Any) -> Any:
-    """Plant an object of the class, made with these arguments."""
-
-    def plant(cls: type) -> type:
-        books = {Loss: LOSS_BUGS, keras.layers.Layer: LAYER_BUGS}
-        found = (bugs for base, bugs in books.items() if issubclass(cls, base))
-        next(found, PENALTY_BUGS).append(Bug(cls(*args, **kwargs), law))
-        return cls
-
-    return plant
-
 
 # Value.
 
@@ -266,7 +239,9 @@ class LargestStepOfTheGroup(Grouped):
     def compute_prox(self, x, t):
         each = self._layout.rows(ops.broadcast_to(t, x.shape))
         rows = self._layout.rows(x)
-        return self._layout.joined(self._scaled(rows, ops.max(each, axis=1)), x)
+        return self._layout.joined(
+            self._scaled(rows, (1,), ops.max(each, axis=1, keepdims=True)), x
+        )
 
 
 @caught_by("prox_of_an_even_value_is_odd", 0.5)
@@ -284,11 +259,6 @@ class HardForSoft(L1):
 @caught_by("an_unknown_prox_raises", 0.5)
 class HidesItsProx(L1):
     has_prox = False
-
-
-@caught_by("prox_minimises", 0.5)
-class PromisesAProx(KLSparsity):
-    has_prox = True
 
 
 # Dtypes and sizes.
@@ -359,11 +329,12 @@ class TakesAnyStrength(L1):
 
 
 @caught_by("a_weight_slot_trains", 0.5)
-class HasNoSlope(L1):
+class HalfTheSlopeInASlot(L1):
     """Its laws' gradient is right: only what a slot calls is not."""
 
     def __call__(self, x):
-        return ops.stop_gradient(super().__call__(x))
+        half = 0.5 * super().__call__(x)
+        return half + ops.stop_gradient(half)
 
 
 @caught_by("an_indicator_is_refused_where_a_gradient_would_act", 0.0)

@@ -140,6 +140,11 @@ class SymmetricCrossentropy(ClassLoss):
         reverse = -ops.sum(ops.exp(log_p) * log_true, axis=-1)
         return self.alpha * forward + self.beta * reverse
 
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The source's for CIFAR-10, and that for CIFAR-100 with a lower floor."""
+        return [cls(), cls(6.0, 0.1, -6.0)]
+
 
 @register
 class PenalizedCrossentropy(ClassLoss):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
@@ -47,6 +47,11 @@ class _Contrastive(BatchLoss):
             positive = ops.logical_and(positive, present)
             negative = ops.logical_and(negative, present)
         return similarity, positive, negative
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The usual temperature, and a warm one."""
+        return [cls(), cls(temperature=0.5)]
 
     def example_data(
         self, rng: np.random.Generator, batch: int

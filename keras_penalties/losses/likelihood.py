@@ -79,8 +79,8 @@ class GaussianNLL(_LocationScale):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """The likelihood. Under `beta` the gradient is not that of the value."""
-        return [cls()]
+        """The likelihood, and halfway to the squared error."""
+        return [cls(), cls(beta=0.5)]
 
 
 @register

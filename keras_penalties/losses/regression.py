@@ -199,5 +199,6 @@ class GeneralRobust(FeatureLoss):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """The named members of the family."""
-        return [cls(alpha, 0.7) for alpha in (2.0, 1.0, 0.0, -2.0, -math.inf)]
+        """The named members of the family, and a wider scale."""
+        named = [cls(alpha, 0.7) for alpha in (2.0, 1.0, 0.0, -2.0, -math.inf)]
+        return [*named, cls(scale=2.0)]

@@ -259,6 +259,7 @@ class Grouped(Penalty):
             cls(MCP(0.5), axis=-1, weights="sqrt_size"),
             cls(ElasticNet(0.5), block=[2, 1]),
             cls(L1(0.5), groups=[[0, 3], [1, 2, 5]], weights=[1.0, 2.0]),
+            cls(L1(0.5), groups=[[0, 1], [2, 3, 4]]),
             cls(L1(0.5), axis=0, norm="max"),
         ]
 
