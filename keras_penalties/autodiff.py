@@ -16,14 +16,15 @@ from keras_penalties.typing import Pullback, Tensor
 def own_gradient(
     fn: Callable[[Tensor], tuple[Tensor, Pullback]],
 ) -> Callable[[Tensor], Tensor]:
-    """The function whose value and pullback `fn` gives, however Keras calls that."""
+    """A function with its own gradient: `fn` returns the value and the pullback."""
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def whole(x: Tensor) -> Any:
         value, pullback = fn(x)
 
         def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-            # torch gives it by name, after the arguments; the others alone.
+            # torch passes `upstream` by name, after the arguments; the other backends
+            # pass nothing else.
             return pullback(args[-1] if upstream is None else upstream)
 
         return value, backward
@@ -40,8 +41,8 @@ def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient at `x` of a function that returns a scalar, itself differentiable.
 
-    Keras 3.15 has no public `ops.grad`, and that of 3.16 can't be differentiated again
-    on torch: this is the one place that knows backends.
+    Keras 3.15 has no public `ops.grad`, and that of Keras 3.16 can't be differentiated
+    again on torch. Only this module has code for single backends.
     """
     return value_and_gradient(fn, x)[1]
 

@@ -4,9 +4,10 @@
   `tf.nn.moments`, whose variance takes its mean for a constant, so that its second
   derivative is wrong, also in BatchNormalization, LayerNormalization and
   GroupNormalization. TensorFlow has no public way to give a function another
-  derivative. The replacement does as Keras did, except within `exact_moments()`, in
-  that thread alone.
-- Where Keras has no `_compute_moments`, `tf.nn.moments` itself is replaced so.
+  derivative. The replacement does the same as Keras' function, except inside
+  `exact_moments()`, and there only in the thread that entered it.
+- Where Keras has no `_compute_moments`, `tf.nn.moments` itself is replaced in the same
+  way.
 - Needless when `test_the_second_derivative_of_moments_is_wrong_on_tensorflow` of
   `tests/test_needless.py` fails.
 """
