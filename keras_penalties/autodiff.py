@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_penalties.compat import exact_moments, moments
+from keras_penalties.compat import differentiable
 from keras_penalties.typing import Pullback, Tensor
 
 
@@ -85,7 +84,7 @@ def value_and_pullback(
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)
-        with exact_moments(), tf.GradientTape(persistent=True) as tape:
+        with differentiable(), tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             value = fn(x)
         return value, lambda upstream: tape.gradient(
@@ -98,66 +97,13 @@ def value_and_pullback(
     )
 
 
-def _layer_norm(
-    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> Tensor:
-    """For `torch.nn.functional.layer_norm`, whose third derivative is wrong."""
-    mean, variance = moments(x, tuple(range(-len(shape), 0)), keepdims=True)
-    x = (x - mean) * ops.rsqrt(variance + eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **kwargs: Any,
-) -> Tensor:
-    """For torch's attention, whose fast kernels have no second derivative.
-
-    `torch.nn.attention.sdpa_kernel` would choose this kernel for every thread at once.
-    """
-    import torch
-
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        shut = torch.zeros_like(attn_mask, dtype=query.dtype)
-        attn_mask = shut.masked_fill(~attn_mask, -torch.inf)
-    kernel = torch.ops.aten._scaled_dot_product_attention_math
-    return kernel(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)[0]
-
-
-@functools.cache
-def _differentiable_mode() -> Callable[[], Any]:
-    """The class of a mode of torch: in its own thread, our two functions are called."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    ours = {
-        torch.nn.functional.layer_norm: _layer_norm,
-        torch.nn.functional.scaled_dot_product_attention: _attention,
-    }
-
-    class Differentiable(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            return ours.get(func, func)(*args, **(kwargs or {}))
-
-    return Differentiable
-
-
 def _torch_value_and_pullback(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Pullback]:
     import torch
 
     tracked = torch.is_grad_enabled()
-    mode = _differentiable_mode()
-    with torch.enable_grad(), mode():
+    with torch.enable_grad(), differentiable():
         x = ops.convert_to_tensor(x)
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)

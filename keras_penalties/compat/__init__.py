@@ -6,6 +6,7 @@ needless. A part that a version of Keras lacks costs the feature that needs the 
 with an error where the feature is used: see `private`.
 """
 
+from keras_penalties.compat.derivatives import differentiable
 from keras_penalties.compat.distribution import replicated, undistributed
 from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
@@ -13,7 +14,6 @@ from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.loops import enclosing_loop
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
-from keras_penalties.compat.normalization import exact_moments, moments
 from keras_penalties.compat.optimizers import (
     around_update,
     flat_optimizers,
@@ -29,8 +29,8 @@ __all__ = [
     "add_string_names",
     "around_update",
     "carry_mask",
+    "differentiable",
     "enclosing_loop",
-    "exact_moments",
     "flat_layers",
     "flat_optimizers",
     "full_precision",
@@ -40,7 +40,6 @@ __all__ = [
     "index_of",
     "keras_mask",
     "losses_wanted",
-    "moments",
     "optimizer_state",
     "own_weights",
     "portable_optimizer",
