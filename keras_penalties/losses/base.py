@@ -98,13 +98,14 @@ class Loss(keras.losses.Loss):
         y_pred: Tensor,
         sample_weight: Tensor = None,
         mask: Tensor = None,
+        dtype: str | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One value per sample, in full precision, and which samples are known.
 
         The values are not yet weighed. Those of absent samples mean nothing: their
-        targets and predictions were replaced.
+        targets and predictions were replaced. A host may ask for its own `dtype`.
         """
-        dtype = "float64" if self.dtype == "float64" else "float32"
+        dtype = "float64" if (dtype or self.dtype) == "float64" else "float32"
         y_pred = keras.tree.map_structure(
             lambda y: ops.convert_to_tensor(y, dtype), y_pred
         )

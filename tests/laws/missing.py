@@ -112,7 +112,8 @@ def what_is_absent_has_no_part(loss: Loss) -> None:
 @law(book=LOSS_LAWS)
 def an_unknown_target_has_no_part(loss: Loss) -> None:
     y_true, y_pred = loss.example_data(RNG, 5)
-    for ignore, dtype in ((UNKNOWN, y_true.dtype), (float("nan"), "float32")):
+    floats = np.result_type(y_true.dtype, "float32")
+    for ignore, dtype in ((UNKNOWN, y_true.dtype), (float("nan"), floats)):
         holed = y_true.astype(dtype)
         holed[ABSENT] = ignore
         mean = changed(loss, dtype=WIDE, ignore=ignore)
