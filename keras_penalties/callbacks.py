@@ -80,7 +80,8 @@ class TermLogger(keras.callbacks.Callback):
                     row[term.name] = (total - self._before.get(term, 0.0)) / since
                 self._before[term] = total
         for info in filter(lambda info: info.acts, terms(model)):
-            if (value := info.present()) is not None:
+            # A layer's value was in the step's loss, and is in the row already.
+            if info.host != "layer" and (value := info.present()) is not None:
                 row[info.name] = value
             if info.strength is not None:
                 row[f"{info.name}_strength"] = info.strength
