@@ -46,6 +46,11 @@ class TermInfo:
     term: Term | None = field(default=None, repr=False, compare=False)
     """What a layer or the optimizer hosts; None in a Keras slot."""
 
+    @property
+    def in_loss(self) -> bool:
+        """Whether `loss` has it: what an optimizer applies is beside the loss."""
+        return self.acts and self.host != "optimizer"
+
     def present(self) -> float | None:
         """What the term adds on the weight as it is; None for other targets."""
         if self.weight is None:
