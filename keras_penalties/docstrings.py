@@ -11,7 +11,7 @@ def formula(obj: Any) -> str:
     """The formula of a docstring: the first code after a colon or opening a paragraph.
 
     Empty if there is no such code above the first section, such as `Args:`. Of a loss
-    of Keras, what its section `Formula:` has, if that is one line.
+    of Keras, the line of code `loss = ...`, if the formula is one line.
 
     Example:
         >>> import keras_penalties as kp
@@ -21,7 +21,7 @@ def formula(obj: Any) -> str:
     text = inspect.cleandoc(obj.__doc__ or "")
     above = re.split(r"\n\w+:\n", text)[0]
     found = re.search(r"(?:\n\n|:\s)`([^`]+)`", above)
-    found = found or re.search(r"\nFormula:\s+```python\nloss = (.+)\n```", text)
+    found = found or re.search(r"\n```python\nloss = (.+)\n```", text)
     return " ".join(found[1].split()) if found else ""
 
 

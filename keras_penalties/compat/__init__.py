@@ -15,6 +15,7 @@ from keras_penalties.compat.losses import (
     compiled_losses,
     loss_arguments,
     loss_function,
+    loss_name,
     own_losses,
 )
 from keras_penalties.compat.masks import carry_mask, keras_mask
@@ -50,6 +51,7 @@ __all__ = [
     "keras_mask",
     "loss_arguments",
     "loss_function",
+    "loss_name",
     "losses_wanted",
     "moments",
     "optimizer_state",

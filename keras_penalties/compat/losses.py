@@ -48,14 +48,21 @@ def compiled_losses(model: Any) -> list[CompiledLoss] | None:
         compiled = type(compiled)(*given, output_names=compiled.output_names)
         compiled.build(outputs, outputs)
     found = part_of(compiled, "_flat_losses", _FEATURE)
-    several = len({entry.path for entry in found}) > 1
+    if len({entry.path for entry in found}) < 2:
+        return [CompiledLoss(e.loss, e.loss_weights, "") for e in found]
+    named = compiled.output_names is not None
     return [
-        CompiledLoss(e.loss, e.loss_weights, str(e.name) if several else "")
+        CompiledLoss(e.loss, e.loss_weights, e.name if named else _place(e.path))
         for e in found
     ]
 
 
 _WEIGHTS = ("_user_loss_weights",)
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    """Where an output without a name stands."""
+    return f"output {'/'.join(map(str, path))}"
 
 
 def _without_outputs(compiled: Any) -> list[CompiledLoss] | None:
@@ -68,6 +75,15 @@ def _without_outputs(compiled: Any) -> list[CompiledLoss] | None:
 def loss_function(loss: Any) -> Any:
     """The function that a loss of Keras wraps, or the loss itself."""
     return getattr(loss, "fn", loss)
+
+
+def loss_name(loss: Any) -> str:
+    """The name of a loss, or of a function that `compile` was given: never an alias."""
+    function = loss_function(loss)
+    plain = type(loss).__name__ == "LossFunctionWrapper"  # no class of its own
+    if function is loss or not plain:
+        function = loss
+    return str(getattr(function, "name", None) or function.__name__)
 
 
 def loss_arguments(loss: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _SYMBOLS = {
 }
 _ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar"}
 _FUNCTIONS = {"exp", "log", "max", "min"}
-_SUBSCRIPTED = {*_FUNCTIONS, "mean", "y"}  # `log_t1`, and `y_true` in Keras' formulas
+_SUBSCRIPTED = {*_FUNCTIONS, "mean"}  # as in `log_t1`
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -81,8 +81,8 @@ def _converted(text: str) -> Iterator[str]:
                 _script(text[end]) == script or _joins(text, end, script)
             ):
                 end += 1
-            inside = "".join(_plain(c) for c in text[place:end])
-            yield f"{'^' if script == 'super' else '_'}{{{latex(inside)}}}"
+            inside = "".join(_symbol(_plain(c)) for c in text[place:end]).strip()
+            yield f"{'^' if script == 'super' else '_'}{{{inside}}}"
         elif char in "^_√":
             end, inside = _operand(text, place + 1)
             opening = {"^": "^", "_": "_", "√": r"\sqrt"}[char]
@@ -99,10 +99,10 @@ def _converted(text: str) -> Iterator[str]:
 def _name(text: str, found: re.Match[str]) -> tuple[int, str]:
     """Where a name ends, and the name: `x_g` has a subscript, `l1_ratio` has none."""
     name, end = found[0], found.end()
-    if len(name) > 1 and name not in _SUBSCRIPTED:
-        whole = re.compile(r"\w+", re.ASCII).match(text, found.start())
-        name = whole[0] if whole else name
-        end = found.start() + len(name)
+    whole = re.compile(r"\w+", re.ASCII).match(text, found.start())
+    subscripted = len(name) == 1 or name in _SUBSCRIPTED
+    if whole and not (subscripted and whole[0].count("_") < 2):
+        name, end = whole[0], whole.end()
     if name in _FUNCTIONS:
         return end, rf"\{name} "
     return end, name if len(name) == 1 else word(name)

@@ -169,7 +169,7 @@ def loss_part(compiled: CompiledLoss) -> Part:
         names = set(config.arguments(type(loss))) - {"name", "reduction", "dtype"}
         where |= _values(loss, sorted(names & set(dir(loss))))
     where |= compat.loss_arguments(loss)
-    name = getattr(loss, "name", None) or _name(loss)
+    name = compat.loss_name(loss)
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     return Part(
         name=name,
