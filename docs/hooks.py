@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import keras_penalties
-from keras_penalties.cli import formula, summary
 from keras_penalties.config import arguments
+from keras_penalties.docstrings import formula, summary
 from keras_penalties.registry import Entry, registered
 
 ROOT = Path(__file__).parents[1]

@@ -14,6 +14,8 @@ from keras_penalties import (
     strengths,
 )
 from keras_penalties.compaction import compact, sparsity
+from keras_penalties.explain.objective import objective
+from keras_penalties.explain.summary import summary
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -30,6 +32,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "objective",
     "optimizers",
     "penalties",
     "plot_terms",
@@ -37,5 +40,6 @@ __all__ = [
     "set_strength",
     "sparsity",
     "strengths",
+    "summary",
     "terms",
 ]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from keras_penalties import __version__
+from keras_penalties.docstrings import formula, summary
 from keras_penalties.registry import registered
 
 PROGRAM = "keras-penalties"
@@ -96,24 +94,3 @@ def _demo(args: argparse.Namespace) -> int:
 def _complain(message: str) -> int:
     print(f"{PROGRAM}: {message}", file=sys.stderr)
     return 1
-
-
-def formula(obj: Any) -> str:
-    """The formula of a docstring: the first code after a colon or opening a paragraph.
-
-    Empty if there is no such code above the first section, such as `Args:`.
-
-    Example:
-        >>> import keras_penalties as kp
-        >>> formula(kp.penalties.L1)
-        'Σ|x|'
-    """
-    text = re.split(r"\n\w+:\n", inspect.cleandoc(obj.__doc__ or ""))[0]
-    found = re.search(r"(?:\n\n|:\s)`([^`]+)`", text)
-    return " ".join(found[1].split()) if found else ""
-
-
-def summary(obj: Any) -> str:
-    """The first paragraph of a docstring, on one line."""
-    paragraph = inspect.cleandoc(obj.__doc__ or "").partition("\n\n")[0]
-    return " ".join(paragraph.split())

@@ -12,10 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
     0: "registry config checks typing autodiff numerics compiling compat expressions "
-    "discovery",
+    "discovery docstrings tables",
     1: "strengths penalties losses",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks compaction",
+    3: "layers optimizers terms plots callbacks compaction explain",
     4: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

@@ -12,10 +12,18 @@ from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.loops import enclosing_loop
+from keras_penalties.compat.losses import (
+    compiled_losses,
+    loss_arguments,
+    loss_function,
+    loss_name,
+    own_losses,
+)
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
 from keras_penalties.compat.optimizers import (
     around_update,
+    decayed,
     flat_optimizers,
     index_of,
     optimizer_state,
@@ -29,6 +37,8 @@ __all__ = [
     "add_string_names",
     "around_update",
     "carry_mask",
+    "compiled_losses",
+    "decayed",
     "differentiable",
     "enclosing_loop",
     "flat_layers",
@@ -39,8 +49,12 @@ __all__ = [
     "in_training",
     "index_of",
     "keras_mask",
+    "loss_arguments",
+    "loss_function",
+    "loss_name",
     "losses_wanted",
     "optimizer_state",
+    "own_losses",
     "own_weights",
     "portable_optimizer",
     "replicated",
