@@ -19,6 +19,7 @@ import keras_penalties
 from keras_penalties.config import arguments
 from keras_penalties.docstrings import formula, summary
 from keras_penalties.registry import Entry, registered
+from keras_penalties_cli.catalogue import formula, summary
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {
@@ -78,7 +79,7 @@ def problems(entry: Entry) -> list[str]:
     if "Example:\n    >>> " not in doc:
         missing.append("an Example with `>>>`")
     if entry.kind in ("penalty", "loss"):
-        if not formula(entry.obj):
+        if not formula(entry.obj.__doc__):
             missing.append("its formula: code after a colon, or opening a paragraph")
         # What only composes other penalties has no paper of its own.
         composed = entry.kind == "penalty" and "strength" not in own
@@ -146,7 +147,11 @@ def _table(entries: list[Entry]) -> Iterator[str]:
     yield "| class | string name | Keras key | formula |\n| --- | --- | --- | --- |"
     for entry in entries:
         obj = entry.obj
-        shown = f"`{formula(obj)}`" if formula(obj) else summary(obj)
+        shown = (
+            f"`{formula(obj.__doc__)}`"
+            if formula(obj.__doc__)
+            else summary(obj.__doc__)
+        )
         link = f"[{obj.__name__}](#{_path(obj)})"
         yield f"| {link} | `{entry.name}` | `{entry.key}` | {shown} |"
 
