@@ -19,7 +19,6 @@ import keras_penalties
 from keras_penalties.config import arguments
 from keras_penalties.docstrings import formula, summary
 from keras_penalties.registry import Entry, registered
-from keras_penalties_cli.catalogue import formula, summary
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {
