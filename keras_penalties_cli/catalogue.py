@@ -79,14 +79,17 @@ def snake_case(name: str) -> str:
 def formula(doc: str | None) -> str:
     """The formula of a docstring: the first code after a colon or opening a paragraph.
 
-    Empty if there is no such code above the first section, such as `Args:`.
+    Empty if there is no such code above the first section, such as `Args:`. Of a loss
+    of Keras, the line of code `loss = ...`, if the formula is one line.
 
     Example:
         >>> formula("The sum of all sizes: `Σ|x|`, which makes zeros.")
         'Σ|x|'
     """
-    text = re.split(r"\n\w+:\n", inspect.cleandoc(doc or ""))[0]
-    found = re.search(r"(?:\n\n|:\s)`([^`]+)`", text)
+    text = inspect.cleandoc(doc or "")
+    above = re.split(r"\n\w+:\n", text)[0]
+    found = re.search(r"(?:\n\n|:\s)`([^`]+)`", above)
+    found = found or re.search(r"\n```python\nloss = (.+)\n```", text)
     return " ".join(found[1].split()) if found else ""
 
 
