@@ -485,7 +485,7 @@ class TestSummary:
 
     def test_a_batch_needs_a_compiled_model(self):
         model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
-        with pytest.raises(ValueError, match=r"`model`\. Expected a compiled model"):
+        with pytest.raises(ValueError, match=r"`model`. Expected a compiled model"):
             kp.summary(model, (X, Y))
         model.compile("sgd", "mse")
         with pytest.raises(ValueError, match="Invalid value for argument `batch`"):

@@ -16,7 +16,7 @@ FLOORS = {
     1: "strengths penalties losses",
     2: "hosting",
     3: "layers optimizers terms plots callbacks compaction explain",
-    4: "models __init__ cli demo __main__",
+    4: "models __init__ demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
 FILES = sorted(PACKAGE.rglob("*.py"))

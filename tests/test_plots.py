@@ -75,5 +75,5 @@ def test_a_history_without_a_loss_is_refused(history, options):
 
 
 def test_what_is_no_history_is_refused():
-    with pytest.raises(ValueError, match=r"what `model\.fit` returned"):
+    with pytest.raises(ValueError, match=r"what `model.fit` returned"):
         kp.plot_terms([1.0, 2.0])

@@ -6,6 +6,7 @@ needless. A part that a version of Keras lacks costs the feature that needs the 
 with an error where the feature is used: see `private`.
 """
 
+from keras_penalties.compat.derivatives import differentiable
 from keras_penalties.compat.distribution import replicated, undistributed
 from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
@@ -20,7 +21,6 @@ from keras_penalties.compat.losses import (
 )
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
-from keras_penalties.compat.normalization import exact_moments, moments
 from keras_penalties.compat.optimizers import (
     around_update,
     decayed,
@@ -39,8 +39,8 @@ __all__ = [
     "carry_mask",
     "compiled_losses",
     "decayed",
+    "differentiable",
     "enclosing_loop",
-    "exact_moments",
     "flat_layers",
     "flat_optimizers",
     "full_precision",
@@ -53,7 +53,6 @@ __all__ = [
     "loss_function",
     "loss_name",
     "losses_wanted",
-    "moments",
     "optimizer_state",
     "own_losses",
     "own_weights",

@@ -25,7 +25,7 @@ _functional_like_constructor = private(
 def graph(model: Any) -> tuple[list[Any], list[Any], list[Any]] | None:
     """A model's inputs, its calls in order, and its outputs.
 
-    None for what has a `call` of its own, is not built, or can't be made again from
+    None for a model that has its own `call`, is not built, or can't be made again from
     inputs and outputs.
     """
     if isinstance(_Functional, Missing):

@@ -3,8 +3,8 @@
 - Private: the update on torch (`_backend_update_step`; `update_step` elsewhere is
   public), the order of the weights (`_get_variable_index`), the optimizers inside a
   `MultiOptimizer`, which weights weight decay leaves out (`_use_weight_decay`), and the
-  module of the class that Keras writes on torch. Publicly an optimizer can be told
-  `apply` only, which does the moving average of the weights too.
+  module of the class that Keras writes on torch. The only public method is `apply`,
+  which also computes the moving average of the weights.
 - Needless when `test_an_optimizers_parts_are_private` or
   `test_an_optimizer_saved_on_torch_names_its_private_class` of `tests/test_needless.py`
   fails.
