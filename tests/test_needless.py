@@ -249,3 +249,16 @@ def test_the_third_derivative_of_torchs_layer_norm_is_wrong():
     plain = third(torch.nn.functional.layer_norm)
     ours = third(derivatives.layer_norm)
     assert not np.allclose(plain, ours, rtol=1e-2)
+
+
+def test_what_a_model_is_compiled_with_is_private():
+    """Else `compat.losses` could read the losses, their weights and their outputs."""
+    inputs = keras.Input((2,))
+    outputs = {"a": layers.Dense(1)(inputs), "b": layers.Dense(1)(inputs)}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse", loss_weights={"a": 0.5, "b": 2.0})
+    model.train_on_batch(np.ones((1, 2)), {"a": np.ones((1, 1)), "b": np.ones((1, 1))})
+    assert not {n for n in public(model) if "loss_weight" in n or "compile_loss" in n}
+    assert compat.compiled_losses(model)[1].weight == 2.0
+    dense = layers.Dense(1, activity_regularizer="l1")
+    assert {n for n in public(dense) if "own" in n and "loss" in n} == set()

@@ -199,7 +199,8 @@ def _values(obj: Any, names: Any) -> dict[str, Any]:
 
 
 def _meanings(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _shown(value)) for name, value in values.items())
+    """The values as text, without the options that are not used."""
+    return tuple((n, _shown(value)) for n, value in values.items() if value is not None)
 
 
 def _shown(value: Any) -> str:
@@ -211,11 +212,12 @@ def _shown(value: Any) -> str:
 
 
 def _constant(term: TermInfo) -> float:
-    """What the strength adds of itself, as a learned one does, at the value 0."""
-    if term.term is None:
+    """What the strength adds of itself, beside the product, as a learned one does."""
+    if term.term is None or not term.evaluated:
         return 0.0
     strength = ops.convert_to_tensor(term.evaluated, "float32")
-    added = term.term.strength.added(strength, ops.zeros_like(strength))
+    value = 1.0 / ops.maximum(strength, ops.ones_like(strength))
+    added = term.term.strength.added(strength, value) - strength * value
     return float(ops.convert_to_numpy(added))
 
 
