@@ -130,6 +130,30 @@ def test_losses_that_are_learned(tmp_path):
     assert_as_terms(report_of(model, tmp_path), model)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_pattern_that_fits_several_weights(tmp_path, scaled):
+    layers = [keras.layers.Dense(2, name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((3,)), *layers], name="m")
+    patterns = {"./kernel": "l1(0.1) + l2(0.2)"}
+    sparse = kp.optimizers.Proximal(keras.optimizers.Adam(0.01), patterns)
+    if scaled:
+        sparse = keras.optimizers.LossScaleOptimizer(sparse)
+    model.compile(sparse, "mse")
+    model.fit(X, X[:, :2], verbose=0)
+    kp.set_strength(model, "m_a_kernel_l1", 0.5)
+    kp.set_strength(model, "m_b_kernel_l1", 0.5)
+    report = report_of(model, tmp_path)
+    assert [(t["target"], t["strength"]["text"]) for t in report["terms"]] == [
+        ("./kernel", "0.5, built with 0.1"),
+        ("./kernel", "0.2"),
+    ]
+    assert report["unread"] == []
+    kp.set_strength(model, "m_b_kernel_l1", 0.7)
+    report = report_of(model, tmp_path)
+    assert report["terms"][0]["strength"]["now"] is None
+    assert "._kernel_l1" in report["unread"][0]
+
+
 def test_frozen_weights_are_said_to_be(tmp_path):
     adapted = keras.layers.Dense(3, name="adapted")
     adapted.build((None, 3))
