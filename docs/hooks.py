@@ -34,7 +34,6 @@ TITLES = {
     "optimizer": "Optimizers",
     "strength": "Strengths",
     "schedule": "Schedules",
-    "strength": "Strengths",
     "metric": "Metrics",
     "callback": "Callbacks",
     "object": "Other classes",

@@ -13,7 +13,7 @@ from keras_penalties import checks, compat
 from keras_penalties.hosting.term import Term, term_name
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.proximal import Proximal
+from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
 
@@ -144,7 +144,7 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
         near = checks.near(term, names)
         checks.refuse("term", f"the name of one of `terms(model)`.{near}", term)
     layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
-    owners: list[Any] = [*layers, *_proximals(model)]
+    owners: list[Any] = [*layers, *_optimizers(model)]
     for owner in owners:
         for owned in owner.terms:
             if owned.name == term:
@@ -153,7 +153,7 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
                 return
     checks.refuse(
         "term",
-        "a term of a layer or of `Proximal`: in a Keras slot a strength is fixed when "
+        "a term of a layer or an optimizer: in a Keras slot a strength is fixed when "
         "the step is traced. Move the penalty to `keras_penalties.layers.Penalized` or "
         "`ActivityPenalty`",
         term,
@@ -170,12 +170,13 @@ def _check_constant(term: Term) -> None:
         )
 
 
-def _proximals(model: Any) -> list[Proximal]:
-    """The model's `Proximal`, also inside other optimizers, with their terms known."""
+def _optimizers(model: Any) -> list[PenaltyOptimizer]:
+    """The model's optimizers with terms, also inside others, their terms known."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return []
-    found = [o for o in compat.flat_optimizers(optimizer) if isinstance(o, Proximal)]
+    inside = compat.flat_optimizers(optimizer)
+    found = [o for o in inside if isinstance(o, PenaltyOptimizer)]
     if found and not optimizer.built:
         optimizer.build(model.trainable_variables)
     return found
@@ -183,13 +184,14 @@ def _proximals(model: Any) -> list[Proximal]:
 
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
-    for optimizer in _proximals(model):
+    for optimizer in _optimizers(model):
         for term in optimizer.terms:
             path = term.target.path("")
             weight = weights.get(path)
+            held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
-                penalty=term.penalty,
+                penalty=term.penalty if held is None else held,
                 strength=float(ops.convert_to_numpy(optimizer.present_strength(term))),
                 target=path,
                 host="optimizer",

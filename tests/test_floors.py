@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
-    0: "registry config checks typing autodiff numerics compiling compat expressions "
-    "discovery",
+    0: "registry config anchors checks typing autodiff numerics compiling compat "
+    "expressions discovery",
     1: "strengths penalties losses",
     2: "hosting",
     3: "layers optimizers terms plots callbacks compaction",

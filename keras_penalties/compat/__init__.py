@@ -6,7 +6,11 @@ needless. A part that a version of Keras lacks costs the feature that needs the 
 with an error where the feature is used: see `private`.
 """
 
-from keras_penalties.compat.distribution import replicated, undistributed
+from keras_penalties.compat.distribution import (
+    replica_share,
+    replicated,
+    undistributed,
+)
 from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
@@ -44,6 +48,7 @@ __all__ = [
     "optimizer_state",
     "own_weights",
     "portable_optimizer",
+    "replica_share",
     "replicated",
     "string_names",
     "sync_state",
