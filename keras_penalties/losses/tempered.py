@@ -95,7 +95,7 @@ class EntmaxLoss(ClassLoss):
 
     Args:
         alpha: The sparsity α, 1 or more. Default 1.5.
-        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits z, (batch, ..., classes). The
@@ -146,7 +146,7 @@ class BiTempered(ClassLoss):
     Args:
         t1: The temperature of the logarithm, in [0, 1]. Default 0.8.
         t2: The temperature of the softmax, 1 or more. Default 1.2.
-        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The

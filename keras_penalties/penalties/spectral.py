@@ -56,6 +56,7 @@ class Spectral(Penalty):
     1995.
     """
 
+    ignores_zeros = True
     rank = 2
 
     def __init__(self, penalty: Separable | SortedL1) -> None:
@@ -143,6 +144,7 @@ class SpectralNorm(Penalty):
     Generalizability of Deep Learning", 2017.
     """
 
+    ignores_zeros = True
     rank = 2
 
     def __init__(self, strength: StrengthLike = 0.01, iterations: int = 30) -> None:
@@ -161,7 +163,7 @@ class SpectralNorm(Penalty):
     @classmethod
     def examples(cls) -> list[Self]:
         """With so many iterations that the laws see the limit."""
-        return [cls(0.5, iterations=200)]
+        return [cls(0.5, iterations=200), cls(0.5, iterations=300)]
 
 
 @compiled

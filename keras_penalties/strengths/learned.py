@@ -98,10 +98,14 @@ class Learned(Strength):
         return ops.where(starts, start, strength), state
 
     def added(self, strength: Tensor, value: Tensor) -> Tensor:
-        """`strength·value − ½·log(strength)`, and 0 before a start was found."""
-        begun = strength > 0
-        positive = ops.where(begun, strength, ops.ones_like(strength))
-        return ops.where(begun, positive * value - 0.5 * ops.log(positive), 0.0)
+        """`strength·value − ½·log(strength)`, and 0 where nothing was seen.
+
+        The value is exactly 0 of a batch without a known label: the strength then has
+        no gradient. It is 0, too, before a start was found.
+        """
+        seen = ops.logical_and(value != 0, strength > 0)
+        positive = ops.where(seen, strength, ops.ones_like(strength))
+        return ops.where(seen, positive * value - 0.5 * ops.log(positive), 0.0 * value)
 
     def refusal(self, host: Host) -> str | None:
         """Only a loss can have it."""

@@ -158,6 +158,7 @@ class Target(Strength):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """A norm held below, a density and a mean."""
-        tenth = cls(0.1, of="density", initial=1e-3, relative=True)
-        return [cls(3.0), tenth, cls(0.5, of="mean", kind="==")]
+        """A norm held below, a density, a mean, and a mean below 0 by factors."""
+        tenth = cls(0.1, of="density", initial=1e-3, relative=True, tolerance=0.5)
+        below = cls(-0.5, "mean", "==", 0.1, rate=0.05, relative=True, damping=0.0)
+        return [cls(3.0), tenth, cls(0.5, of="mean", kind="=="), below]
