@@ -14,6 +14,7 @@ from keras_penalties import (
     strengths,
 )
 from keras_penalties.compaction import compact, sparsity
+from keras_penalties.fisher import fisher
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -26,6 +27,7 @@ __all__ = [
     "compact",
     "compaction",
     "callbacks",
+    "fisher",
     "get",
     "layers",
     "losses",

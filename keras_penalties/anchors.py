@@ -59,7 +59,7 @@ class Anchor:
         if self.array is None:
             return str(self._digest)
         numbers = np.ascontiguousarray(self.array, "float32")
-        return hashlib.blake2b(numbers, digest_size=16).hexdigest()
+        return hashlib.blake2b(numbers.tobytes(), digest_size=16).hexdigest()
 
     def numbers(self) -> np.ndarray:
         """The numbers.

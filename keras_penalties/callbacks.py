@@ -12,14 +12,43 @@ import keras
 from keras import ops
 
 from keras_penalties import compat
-from keras_penalties.autodiff import value_and_gradient
+from keras_penalties.autodiff import gradient
 from keras_penalties.hosting.term import Term
 from keras_penalties.layers.base import PenaltyLayer
-from keras_penalties.numerics import widened
+from keras_penalties.numerics import joined, parted
 from keras_penalties.terms import terms
 from keras_penalties.typing import Tensor
 
-__all__ = ["TermLogger", "gradient_shares"]
+__all__ = ["LogTerms", "TermLogger", "gradient_shares"]
+
+
+class LogTerms(keras.callbacks.Callback):
+    """Puts into the logs of `fit` the terms that nobody else logs.
+
+    These are the terms of `Penalizing` and `Proximal`, and those of weights' Keras
+    slots: `<term>` is strength × penalty of the weight as it is after the epoch, and
+    `<term>_strength` a strength that moves. With an optimizer's terms `loss` is the
+    data's alone, so that the objective is the sum of `loss` and these. For values at
+    each step there is `TermLogger`.
+
+    Example:
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> model = keras.Sequential([keras.layers.Dense(1, name="line")])
+        >>> optimizer = kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"})
+        >>> model.compile(optimizer, "mse")
+        >>> x = np.ones((4, 1))
+        >>> history = model.fit(x, x, verbose=0, callbacks=[kp.callbacks.LogTerms()])
+        >>> sorted(history.history)
+        ['line_kernel_l2', 'loss']
+    """
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the terms to the logs, which later callbacks see."""
+        for info in terms(self.model):
+            if logs is not None and (value := info.present()) is not None:
+                logs[info.name] = value
+                if not isinstance(getattr(info.penalty, "strength", 0.0), float):
+                    logs[f"{info.name}_strength"] = info.strength
 
 
 class TermLogger(keras.callbacks.Callback):
@@ -28,7 +57,7 @@ class TermLogger(keras.callbacks.Callback):
     The logs that Keras shows are means over the epoch so far; `rows` has a dict for
     each step, or for each `steps_per_execution` of them their mean: `epoch`, `batch`,
     and for each term that acts `<term>` and `<term>_strength`. A layer's term is the
-    value that was in the step's loss. Nobody logs those of `Proximal` and of weights'
+    value that was in the step's loss. Nobody logs those of optimizers and of weights'
     Keras slots, so they are computed here, eagerly, from the weights after the step, as
     all strengths are; those of Keras' activity slots are not to be had. On JAX this
     brings the weights back to Python after each step, which takes time.
@@ -150,16 +179,10 @@ def _picked(host: PenaltyLayer, term: Term) -> Callable[[Tensor], Tensor]:
 def _gradient(model: Any, x: Any, y: Any, pick: Callable[[Tensor], Tensor]) -> Tensor:
     """The gradient of a part of the objective in all trained weights, as one vector."""
     weights = model.trainable_variables
-    sizes = [ops.size(w) for w in weights]
-    flat = ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
 
     def part(vector: Tensor) -> Tensor:
-        mapping, start = [], 0
-        for weight, size in zip(weights, map(int, sizes), strict=True):
-            value = ops.reshape(vector[start : start + size], weight.shape)
-            mapping.append((weight, ops.cast(value, weight.dtype)))
-            start += size
-        with keras.StatelessScope(mapping, collect_losses=True):
+        mapping = zip(weights, parted(vector, weights), strict=True)
+        with keras.StatelessScope(list(mapping), collect_losses=True):
             return pick(model.compute_loss(x, y, model(x, training=True)))
 
-    return value_and_gradient(part, flat)[1]
+    return gradient(part, joined(weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,9 @@ class TermInfo:
     weight: Any = field(default=None, repr=False, compare=False)
     """The weight itself, where a Keras slot or the optimizer penalises one."""
 
+    held: Any = field(default=None, repr=False, compare=False)
+    """The penalty with the arrays that the optimizer keeps for it."""
+
     def present(self) -> float | None:
         """`strength * value` on the weight as it is.
 
@@ -49,7 +53,8 @@ class TermInfo:
         if self.strength is None:
             value = self.penalty(x)
         else:
-            value = self.strength * self.penalty.value(x)
+            penalty = self.penalty if self.held is None else self.held
+            value = self.strength * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
 
@@ -184,20 +189,36 @@ def _optimizers(model: Any) -> list[PenaltyOptimizer]:
 
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
-    for optimizer in _optimizers(model):
+    hosts = _optimizers(model)
+    if hosts and compat.loses_optimizer(model):
+        _warn_of_loss(model, hosts[0])
+    for optimizer in hosts:
         for term in optimizer.terms:
             path = term.target.path("")
             weight = weights.get(path)
             held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
-                penalty=term.penalty if held is None else held,
+                penalty=term.penalty,
                 strength=float(ops.convert_to_numpy(optimizer.present_strength(term))),
                 target=path,
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
                 weight=weight,
+                held=held,
             )
+
+
+def _warn_of_loss(model: Any, optimizer: PenaltyOptimizer) -> None:
+    kind, host = type(model).__name__, type(optimizer).__name__
+    warnings.warn(
+        f"{kind} has a `compile` of its own and no `compile_from_config`: Keras does "
+        f"not compile it when it is loaded, so its {host} and the penalties are lost "
+        "then. After loading write `model.compile(optimizer=keras_penalties.optimizers."
+        f"{host}(...), ...)` with the same penalties; the optimizer's state starts "
+        "anew.",
+        stacklevel=4,
+    )
 
 
 def _in_layer(layer: Any) -> Iterator[TermInfo]:

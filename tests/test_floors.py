@@ -15,7 +15,7 @@ FLOORS = {
     "expressions discovery",
     1: "strengths penalties losses",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks compaction",
+    3: "layers optimizers terms plots callbacks fisher compaction",
     4: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

@@ -26,7 +26,12 @@ from keras_penalties.compat.optimizers import (
     portable_optimizer,
 )
 from keras_penalties.compat.precision import full_precision
-from keras_penalties.compat.trainer import in_training, losses_wanted, sync_state
+from keras_penalties.compat.trainer import (
+    in_training,
+    loses_optimizer,
+    losses_wanted,
+    sync_state,
+)
 
 __all__ = [
     "LossLedger",
@@ -43,6 +48,7 @@ __all__ = [
     "in_training",
     "index_of",
     "keras_mask",
+    "loses_optimizer",
     "losses_wanted",
     "moments",
     "optimizer_state",

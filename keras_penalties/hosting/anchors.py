@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from keras import ops
@@ -55,12 +55,12 @@ class Anchors:
             for name, anchor in term.penalty.anchors.items():  # type: ignore[union-attr]
                 shape = shape_of(term) if anchor is None else anchor.shape
                 if shape is None:
-                    refuse_unknown(term)
+                    _refuse_unknown(term)
                 array = None if anchor is None else anchor.array
-                if array is None:
-                    array = np.full(shape, np.nan)
-                    self._unsure += [] if anchor is None else [term]
-                kept[name] = new(f"{term.name}_{name}", array)
+                if anchor is not None and array is None:
+                    self._unsure.append(term)
+                start = np.full(tuple(shape), np.nan) if array is None else array
+                kept[name] = new(f"{term.name}_{name}", start)
         return [v for kept in self._kept.values() for v in kept.values()]
 
     def penalty(self, term: Term, x: Any, training: bool = False) -> Any:
@@ -133,7 +133,7 @@ def refuse_outputs(term: Term) -> None:
         )
 
 
-def refuse_unknown(term: Term) -> None:
+def _refuse_unknown(term: Term) -> NoReturn:
     """Say that a weight must be there before its start can be kept."""
     raise ValueError(
         f"The term '{term.name}' is anchored to its weight as training starts, and the "

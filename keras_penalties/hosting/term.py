@@ -39,7 +39,8 @@ class Term:
             penalty: The term's penalty with what its host keeps for it. Default None:
                 the penalty as it is.
         """
-        return self.target.measure(self.penalty if penalty is None else penalty, x)
+        held: Any = self.penalty if penalty is None else penalty
+        return self.target.measure(held, x)
 
 
 def term_name(path: str, penalty: str) -> str:

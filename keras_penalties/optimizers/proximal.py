@@ -121,8 +121,10 @@ class Proximal(PenaltyOptimizer):
 
         def step() -> None:
             update()
-            for variable, assigned, penalty, *start, present in steps:
-                moved, size = self._stepped(variable, assigned, *start, rate, present)
+            for variable, assigned, penalty, x, before, present in steps:
+                moved, size = self._stepped(
+                    variable, assigned, x, before, rate, present
+                )
                 ts = [size * strength for strength in present]
                 self._set(variable, penalty.prox_parts(moved, ts))
 

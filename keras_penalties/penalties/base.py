@@ -227,7 +227,8 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def anchored(self, arrays: Mapping[str, Tensor]) -> Self:
         """This penalty with the tensors that a host keeps for its `anchors`."""
         held = copy.copy(self)
-        vars(held).update(arrays)
+        for name, array in arrays.items():
+            setattr(held, name, array)
         return held
 
     @property

@@ -189,9 +189,13 @@ class ToReference(Penalty):
     @property
     def anchors(self) -> dict[str, Anchor | None]:
         """The start, and the large arrays."""
-        arrays = {"values": self.values, "weights": self.weights}
-        found = {n: a for n, a in arrays.items() if isinstance(a, Anchor)}
-        return {"values": None, **found} if starts(self.values) else found
+        found: dict[str, Anchor | None] = {}
+        if starts(self.values):
+            found["values"] = None
+        for name, given in (("values", self.values), ("weights", self.weights)):
+            if isinstance(given, Anchor):
+                found[name] = given
+        return found
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σ weights·(x − values)²`."""
