@@ -16,6 +16,7 @@ from keras_penalties import (
 from keras_penalties.compaction import compact, sparsity
 from keras_penalties.explain.objective import objective
 from keras_penalties.explain.summary import summary
+from keras_penalties.fisher import fisher
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -28,6 +29,7 @@ __all__ = [
     "compact",
     "compaction",
     "callbacks",
+    "fisher",
     "get",
     "layers",
     "losses",

@@ -7,7 +7,11 @@ with an error where the feature is used: see `private`.
 """
 
 from keras_penalties.compat.derivatives import differentiable
-from keras_penalties.compat.distribution import replicated, undistributed
+from keras_penalties.compat.distribution import (
+    replica_share,
+    replicated,
+    undistributed,
+)
 from keras_penalties.compat.graphs import graph
 from keras_penalties.compat.layers import flat_layers, own_weights
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
@@ -30,7 +34,12 @@ from keras_penalties.compat.optimizers import (
     portable_optimizer,
 )
 from keras_penalties.compat.precision import full_precision
-from keras_penalties.compat.trainer import in_training, losses_wanted, sync_state
+from keras_penalties.compat.trainer import (
+    in_training,
+    loses_optimizer,
+    losses_wanted,
+    sync_state,
+)
 
 __all__ = [
     "LossLedger",
@@ -52,11 +61,13 @@ __all__ = [
     "loss_arguments",
     "loss_function",
     "loss_name",
+    "loses_optimizer",
     "losses_wanted",
     "optimizer_state",
     "own_losses",
     "own_weights",
     "portable_optimizer",
+    "replica_share",
     "replicated",
     "string_names",
     "sync_state",

@@ -37,6 +37,17 @@ def sync_state(model: Any) -> None:
         sync()
 
 
+def loses_optimizer(model: Any) -> bool:
+    """Whether Keras does not compile the model when it is loaded: all is public.
+
+    Keras skips it for a class with a `compile` of its own, unless the class also has a
+    `compile_from_config`.
+    """
+    kind, names = type(model), ("compile", "compile_from_config")
+    own = [getattr(kind, n, None) is not getattr(keras.Model, n, None) for n in names]
+    return own == [True, False]
+
+
 def losses_wanted() -> bool:
     """Whether anybody will read the losses of this call."""
     scope = get_stateless_scope()

@@ -52,10 +52,16 @@ class TermLogs:
 
     They lie in one vector, a weight of the layer: the terms first, then the strengths,
     and the sum of the batches' sizes last.
+
+    Args:
+        terms: The host's terms.
+        check: What the host wants checked before an epoch or an evaluation.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
-        self._terms = tuple(terms)
+    def __init__(
+        self, terms: Sequence[Term], check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._terms, self._check = tuple(terms), check
         self._moving = tuple(t for t in terms if t.strength.logged)
         self._sums: Variable = None
         self._traced_means: Tensor | None = None
@@ -84,7 +90,8 @@ class TermLogs:
         self._sums = sums
 
     def reset(self) -> None:
-        """Start a new mean."""
+        """Start a new mean, as Keras does before each epoch and each evaluation."""
+        self._check()
         if self._sums is not None:
             self._sums.assign(ops.zeros(self._sums.shape, self._sums.dtype))
 

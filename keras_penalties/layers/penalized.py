@@ -131,8 +131,9 @@ class Penalized(WrappingLayer):
             if (other := own or twin(variable, penalty, self)) is not None:
                 raise ValueError(
                     f"The weight '{variable.path}' already carries a penalty that is "
-                    f"equal except for the strength: {other}. Add the strengths and "
-                    f"keep one. Received: weights={self.weight_penalties}"
+                    f"equal except for the strength: {checks.shown(other)}. Add the "
+                    "strengths and keep one. "
+                    f"Received: weights={checks.shown(self.weight_penalties)}"
                 )
             found.append(penalty)
         for variable, found in there.values():
@@ -152,11 +153,16 @@ class Penalized(WrappingLayer):
             )
         return found[0]
 
+    def target_weight(self, term: Term) -> Variable | None:
+        """The wrapped layer's weight, once the layer is built."""
+        if not isinstance(term.target, WeightTarget) or not self.layer.built:
+            return None
+        return self.variable(term.target.address)
+
     def acts(self, term: Term) -> bool:
         """Whether what the term penalises can move."""
-        if not isinstance(term.target, WeightTarget) or not self.layer.built:
-            return True
-        return bool(self.variable(term.target.address).trainable)
+        weight = self.target_weight(term)
+        return weight is None or bool(weight.trainable)
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -15,7 +15,7 @@ from keras_penalties import penalties as penalty_names
 from keras_penalties.hosting.claims import twin
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import terms_of
-from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 
@@ -45,8 +45,12 @@ class Assigned:
         return size
 
 
-def checked(penalties: Any) -> dict[str, Penalty]:
-    """The penalties that the user gave, each such as a proximal step can take.
+def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
+    """The penalties that the user gave, each such as the optimizer can apply.
+
+    Args:
+        penalties: What the user gave.
+        proximal: Whether they act by their proximal maps, and not by their gradients.
 
     Raises:
         ValueError: if one is not, or a pattern is no regular expression.
@@ -61,10 +65,14 @@ def checked(penalties: Any) -> dict[str, Penalty]:
         _check_pattern(pattern)
         if any(part.statistic for part in penalty.parts()):
             checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
-        if not penalty.has_prox:
+        if not proximal:
+            check_slopes(penalty)
+        elif not penalty.has_prox:
             checks.refuse("penalties", "penalties with a proximal map", penalty)
         for part in penalty.parts():
-            check_host(part.strength, "optimizer", "penalties")
+            check_host(
+                part.strength, "proximal" if proximal else "optimizer", "penalties"
+            )
     return found
 
 
@@ -76,7 +84,10 @@ def _check_pattern(pattern: Any) -> None:
 
 
 def matched(
-    penalties: Mapping[str, Penalty], variables: Sequence[Any], per_entry: bool
+    penalties: Mapping[str, Penalty],
+    variables: Sequence[Any],
+    per_entry: bool,
+    proximal: bool,
 ) -> dict[int, Assigned]:
     """The penalties on the weights that they fit, by the weights' indices.
 
@@ -85,6 +96,7 @@ def matched(
             `/` on.
         variables: The weights that are trained.
         per_entry: Whether the optimizer has a step size for each entry.
+        proximal: Whether the penalties act by their proximal maps.
 
     Raises:
         ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
@@ -101,13 +113,13 @@ def matched(
             if i in found:
                 expected = f"one pattern only that fits '{paths[i]}'"
                 checks.refuse("penalties", expected, pattern)
-            _check_fits(variables[i], penalty)
+            _check_fits(variables[i], penalty, proximal)
             found[i] = Assigned(penalty, paths[i], per_entry)
     return found
 
 
-def _check_fits(variable: Any, penalty: Penalty) -> None:
-    if variable.regularizer is not None:
+def _check_fits(variable: Any, penalty: Penalty, proximal: bool) -> None:
+    if proximal and variable.regularizer is not None:
         checks.refuse(
             "penalties",
             f"weights without a regularizer of their own, and '{variable.path}' has "
