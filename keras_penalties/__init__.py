@@ -14,6 +14,7 @@ from keras_penalties import (
     strengths,
 )
 from keras_penalties.compaction import compact, sparsity
+from keras_penalties.penalize import penalize, strip
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -32,10 +33,12 @@ __all__ = [
     "models",
     "optimizers",
     "penalties",
+    "penalize",
     "plot_terms",
     "register",
     "set_strength",
     "sparsity",
     "strengths",
+    "strip",
     "terms",
 ]

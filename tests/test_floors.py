@@ -15,7 +15,7 @@ FLOORS = {
     "discovery",
     1: "strengths penalties losses",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks compaction",
+    3: "layers optimizers terms penalize plots callbacks compaction",
     4: "models __init__ cli demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}
