@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -103,7 +102,7 @@ def penalize(
     name = unused("model_penalty", {layer.name for layer in model.layers})
     host = ModelPenalty(found, log, name=name)
     outputs = host(function.output, targets) if targets else host(function.output)
-    return _made_again(model, function.input, outputs, [host])
+    return _made_again(model, function.input, outputs)
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -138,10 +137,10 @@ def strip(model: keras.Model) -> keras.Model:
     while isinstance(_last(outputs), ModelPenalty):
         call, _ = compat.origin(keras.tree.flatten(outputs)[0])
         outputs = compat.first_argument(call)
-    plain = _made_again(model, function.input, outputs, hosts)
+    plain = _made_again(model, function.input, outputs)
     if any(_hosts(layer) for layer in plain.layers):
         inside = keras.models.clone_model(plain, clone_function=_stripped)
-        plain = _compiled(inside, model, hosts)
+        plain = _compiled(inside, model)
     for host in hosts:
         release(host)
     return plain
@@ -256,32 +255,18 @@ def _tensors(model: Any, address: str) -> list[Any]:
     return found
 
 
-def _made_again(
-    model: Any, inputs: Any, outputs: Any, hosts: Sequence[ModelPenalty]
-) -> Any:
+def _made_again(model: Any, inputs: Any, outputs: Any) -> Any:
     """A model of the same class, name and state of training and compilation."""
     sequential = type(model) is keras.Sequential
     cls = keras.Model if sequential else type(model)
     made = cls(inputs=inputs, outputs=outputs, name=model.name)
     if not model.trainable:
         made.trainable = False
-    return _compiled(made, model, hosts)
+    return _compiled(made, model)
 
 
-def _compiled(made: Any, model: Any, hosts: Sequence[ModelPenalty]) -> Any:
+def _compiled(made: Any, model: Any) -> Any:
     """`made`, compiled as the model is, with the optimizer itself."""
-    if not model.compiled:
-        return made
-    given = compat.compile_arguments(model)
-    optimizer = given["optimizer"]
-    learned = [w for host in hosts for w in host.trainable_variables]
-    if learned and optimizer is not None and optimizer.built:
-        warnings.warn(
-            "A strength is trained, so the optimizer gets another set of weights: it "
-            "starts anew.",
-            stacklevel=4,
-        )
-        config = keras.optimizers.serialize(optimizer)
-        given["optimizer"] = keras.optimizers.deserialize(config)
-    made.compile(**given)
+    if model.compiled:
+        made.compile(**compat.compile_arguments(model))
     return made

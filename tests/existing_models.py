@@ -186,8 +186,7 @@ def user_class() -> Case:
 class Doubling(keras.Model):
     """A functional model whose data loss counts twice."""
 
-    def compute_loss(self, x=None, y=None, y_pred=None, **kwargs: Any) -> Any:
-        del kwargs
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True) -> Any:
         return 2 * keras.ops.mean((y - y_pred) ** 2) + sum(self.losses)
 
 
