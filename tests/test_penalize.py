@@ -94,7 +94,8 @@ def test_inside_a_larger_plain_model_and_stripped_there():
     assert [w.path for w in plain.weights] == [w.path for w in inner.weights] + [
         w.path for w in head.weights
     ]
-    assert "ModelPenalty" not in plain.to_json() and "ModelPenalty" in larger.to_json()
+    assert "ModelPenalty" not in plain.to_json()
+    assert "ModelPenalty" in larger.to_json()
 
 
 def test_clone_model_finds_the_weights_of_the_clone():
@@ -104,7 +105,7 @@ def test_clone_model_finds_the_weights_of_the_clone():
     clone = keras.models.clone_model(model)
     clone.compile("sgd", "mse")
     kernel = clone.get_layer("dense").kernel
-    kernel.assign(3.0 * keras.ops.ones_like(kernel))
+    kernel.assign(np.full((3, 2), 3.0))
     close(added(kp.strip(clone), clone, x, y), 0.1 * 6 * 9.0)
 
 
