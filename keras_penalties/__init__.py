@@ -15,6 +15,8 @@ from keras_penalties import (
 )
 from keras_penalties.compaction import compact, sparsity
 from keras_penalties.penalize import penalize, strip
+from keras_penalties.explain.objective import objective
+from keras_penalties.explain.summary import summary
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -31,6 +33,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "objective",
     "optimizers",
     "penalties",
     "penalize",
@@ -40,5 +43,6 @@ __all__ = [
     "sparsity",
     "strengths",
     "strip",
+    "summary",
     "terms",
 ]

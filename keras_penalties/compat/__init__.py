@@ -6,6 +6,7 @@ needless. A part that a version of Keras lacks costs the feature that needs the 
 with an error where the feature is used: see `private`.
 """
 
+from keras_penalties.compat.derivatives import differentiable
 from keras_penalties.compat.distribution import replicated, undistributed
 from keras_penalties.compat.graphs import (
     calls,
@@ -24,11 +25,18 @@ from keras_penalties.compat.layers import (
 )
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.loops import enclosing_loop
+from keras_penalties.compat.losses import (
+    compiled_losses,
+    loss_arguments,
+    loss_function,
+    loss_name,
+    own_losses,
+)
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
-from keras_penalties.compat.normalization import exact_moments, moments
 from keras_penalties.compat.optimizers import (
     around_update,
+    decayed,
     flat_optimizers,
     index_of,
     optimizer_state,
@@ -49,8 +57,10 @@ __all__ = [
     "calls",
     "carry_mask",
     "compile_arguments",
+    "compiled_losses",
+    "decayed",
+    "differentiable",
     "enclosing_loop",
-    "exact_moments",
     "first_argument",
     "flat_layers",
     "flat_optimizers",
@@ -64,10 +74,13 @@ __all__ = [
     "inner_layers",
     "keras_mask",
     "layers_before",
+    "loss_arguments",
+    "loss_function",
+    "loss_name",
     "losses_wanted",
-    "moments",
     "optimizer_state",
     "origin",
+    "own_losses",
     "own_trained_weights",
     "own_weights",
     "portable_optimizer",

@@ -37,7 +37,7 @@ def has_graph(model: Any) -> bool:
 def functional(model: Any) -> Any:
     """The functional model that a model is, or that is inside a `Sequential`.
 
-    None for what has a `call` of its own, is not built, or can't be made again from
+    None for a model that has its own `call`, is not built, or can't be made again from
     inputs and outputs.
     """
     if isinstance(_Functional, Missing):

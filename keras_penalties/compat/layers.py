@@ -1,4 +1,4 @@
-"""Which layer holds which weight, and which layers.
+"""Which weights and which other layers a layer holds.
 
 - Private: `_layers`, `_trainable_variables` and `_non_trainable_variables`. Publicly, a
   layer gives the weights of all layers inside it in one list, and a layer that is no

@@ -4,7 +4,7 @@
   no underscore and no documentation; and the arguments of `compile` as objects, which
   Keras gives publicly as a config only, where it can.
 - Replaced: `Model.predict_step` and `Model.export`, public methods. Both call a model
-  as an evaluation does, and nothing that a layer sees tells that nobody reads the
+  as an evaluation does, and a layer has no other way to know that nobody reads the
   losses. Without the replacement all would be right, but penalties would be computed
   for nothing and would be written into exported models. So is `Model.train_step`: a
   model whose `call` takes no `training` lets no layer know that it is being trained.

@@ -14,7 +14,9 @@ from keras_penalties.hosting.term import Term, terms_of
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.separable import L1, L2
 from keras_penalties.registry import register
+from keras_penalties.strengths import LinearRamp, Target
 from keras_penalties.typing import Tensor
 
 
@@ -65,7 +67,7 @@ class ActivityPenalty(PenaltyLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The input, its terms added to the loss."""
-        if compat.losses_wanted():
+        if self._losses_wanted():
             opened = self._opened_pass(training)
             means = inputs
             if opened.training and self.momentum is not None:
@@ -99,8 +101,13 @@ class ActivityPenalty(PenaltyLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: a sum, and a running mean."""
-        return [cls("l1(0.1) + l2(0.2)"), cls("kl_sparsity(0.5)", momentum=0.9)]
+        """Instances that the laws run over: a sum, a running mean, moving strengths."""
+        moving = L1(LinearRamp(1.0, 2.0, 4)) + L2(Target(0.1))
+        return [
+            cls("l1(0.1) + l2(0.2)"),
+            cls("kl_sparsity(0.5)", momentum=0.9),
+            cls(moving),
+        ]
 
 
 def _of_the_mean(term: Term) -> bool:

@@ -90,8 +90,13 @@ class VirtualAdversarial(DerivativeLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: alike classes, so that no r is random."""
-        return [cls(example_layer(), 0.5)]
+        """Instances that the laws run over: alike classes, and different ones."""
+        start = keras.initializers.RandomNormal(seed=0)
+        classifier = keras.layers.Dense(3, kernel_initializer=start)
+        return [
+            cls(example_layer(), 0.5),
+            cls(classifier, 1.0, radius=2.0, step=0.5, seed=7),
+        ]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -140,7 +140,6 @@ class PenaltyLayer(LayerFromSignature):
 
     def _opened_pass(self, training: bool | None) -> Pass:
         """The pass that is on, or a new one if this call is the first one in it."""
-        self._refuse_loops()
         training = compat.in_training(training)
         if not self._ledger.is_open(self) or self._now.opened is None:
             with compat.full_precision():
@@ -152,7 +151,12 @@ class PenaltyLayer(LayerFromSignature):
         self._now.calls += 1
         return opened
 
-    def _refuse_loops(self) -> None:
+    def _losses_wanted(self) -> bool:
+        """Whether anybody will read the losses of this call.
+
+        Raises:
+            ValueError: in the body of a loop, whose losses nobody could read.
+        """
         if (loop := compat.enclosing_loop()) is not None:
             raise ValueError(
                 f"{type(self).__name__} '{self.name}' is called in the loop of {loop}, "
@@ -161,6 +165,7 @@ class PenaltyLayer(LayerFromSignature):
                 "or write the loop out: `unroll=True`, or an input whose number of "
                 "steps is known."
             )
+        return compat.losses_wanted()
 
     def _add_terms(
         self,

@@ -85,9 +85,10 @@ class Contractive(DerivativeLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: the closed form, and the exact one."""
+        """Instances that the laws run over: the closed form, exact, an estimate."""
         dense = keras.layers.Dense(2, "sigmoid", kernel_initializer="ones")
-        return [cls(dense, 0.5), cls(example_layer(), 0.5)]
+        estimate = cls(example_layer(), 2.0, probes=1, seed=7)
+        return [cls(dense, 0.5), cls(example_layer(), 0.5), estimate]
 
 
 def _dense_slopes(layer: Any, outputs: Tensor) -> Tensor | None:
@@ -176,5 +177,6 @@ class HessianTrace(DerivativeLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over."""
-        return [cls(example_layer(), "l2(0.5)")]
+        """Instances that the laws run over: exact, and an estimate."""
+        estimate = cls(example_layer("sigmoid"), "l1(0.5)", probes=1, seed=7)
+        return [cls(example_layer(), "l2(0.5)"), estimate]

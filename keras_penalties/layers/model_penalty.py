@@ -87,10 +87,10 @@ class ModelPenalty(PenaltyLayer):
         for variable, found in _by_variable(weights):
             claim(variable, self, found)
         self._say_what_does_not_act(weights)
-        if not compat.losses_wanted():
+        if not self._losses_wanted():
             return outputs
         targeted = {
-            t: weights[t] if isinstance(t.target, WeightTarget) else targets[_key(t)]
+            t: weights[t] if t in weights else targets[t.target.path("")]
             for t in self.terms
             if not isinstance(t.target, WeightTarget) or self.acts(t)
         }
@@ -109,17 +109,15 @@ class ModelPenalty(PenaltyLayer):
 
     def weights_found(self) -> dict[Term, Variable]:
         """The weights of the terms on weights, except of those that are gone."""
-        named: dict[str, dict[str, Variable]] = {}
-        found = {}
-        for term in self.terms:
-            if isinstance(term.target, WeightTarget):
-                layer, _, name = term.target.address.rpartition("/")
-                if layer not in named:
-                    there = self._layers_before().get(layer)
-                    named[layer] = {} if there is None else weights_by_name(there)
-                if name in named[layer]:
-                    found[term] = named[layer][name]
-        return found
+        on_weights = [t for t in self.terms if isinstance(t.target, WeightTarget)]
+        found = {t: self.variable(t.target.path("")) for t in on_weights}
+        return {term: weight for term, weight in found.items() if weight is not None}
+
+    def variable(self, address: str) -> Variable | None:
+        """The weight at an address, or None if there is none."""
+        layer, _, name = address.rpartition("/")
+        there = self._layers_before().get(layer)
+        return None if there is None else weights_by_name(there).get(name)
 
     def _layers_before(self) -> dict[str, Any]:
         """The layers before this one, by address."""
@@ -155,9 +153,7 @@ class ModelPenalty(PenaltyLayer):
         """Whether what the term penalises is there and can move."""
         if not isinstance(term.target, WeightTarget) or not compat.calls(self):
             return True
-        layer, _, name = term.target.address.rpartition("/")
-        there = self._layers_before().get(layer)
-        weight = None if there is None else weights_by_name(there).get(name)
+        weight = self.variable(term.target.address)
         return weight is not None and bool(weight.trainable)
 
     def target_path(self, term: Term) -> str:
@@ -204,10 +200,6 @@ def _terms_of_rule(rule: Mapping[str, Any]) -> Iterator[tuple[Term, str]]:
         terms = terms_of(penalty, target, path)
         for term, part in zip(terms, penalty.parts(), strict=True):
             yield term, term_name(rule["name"], part.name)
-
-
-def _key(term: Term) -> str:
-    return term.target.path("")
 
 
 def _by_variable(

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_penalties import checks, compat, penalties
+from keras_penalties import checks, penalties
 from keras_penalties.hosting.claims import claim, twin
 from keras_penalties.hosting.logs import LOG_OPTIONS
 from keras_penalties.hosting.state import Variable
@@ -107,7 +107,7 @@ class Penalized(WrappingLayer):
         """
         outputs = self.layer(inputs, *args, **kwargs)
         self._refuse_doubles()
-        if not compat.losses_wanted():
+        if not self._losses_wanted():
             return outputs
         targets = {
             t: self.variable(t.target.address)
@@ -176,12 +176,13 @@ class Penalized(WrappingLayer):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: a penalty on the weight and the output."""
+        """Instances that the laws run over: on weights and the output, and on one."""
         dense = keras.layers.Dense(2, activation="sigmoid")
-        outputs = "kl_sparsity(0.5)"
-        both = {"kernel": "l1(0.1)", "bias": "l1(0.2)"}
+        linear = keras.layers.Dense(3, name="linear")
+        both = {"kernel": "l2(0.1)", "bias": "l2(0.2)"}
         return [
-            cls(dense, weights={"kernel": "l1(0.1)"}, outputs=outputs),
-            cls(dense, weights=both, outputs=outputs, log="rule"),
-            cls(dense, weights=both, log=False),
+            cls(dense, weights={"kernel": "l1(0.1)"}, outputs="kl_sparsity(0.5)"),
+            cls(linear, weights={"kernel": "l2(0.1)", "bias": "l1(0.1)"}),
+            cls(linear, weights=both, log="rule"),
+            cls(linear, outputs="l1(0.1)", log=False),
         ]

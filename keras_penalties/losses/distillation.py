@@ -24,12 +24,13 @@ class Distillation(Loss):
     Args:
         temperature: T, above 0. Default 2.0.
         alpha: The share of the teacher, in [0, 1]. Default 0.5.
-        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_pred`, the student's logits, (batch, ..., K). `y_true` carries both the
     labels and the teacher's logits in its last axis, as `targets` packs them: 1 + K
     columns, the integer label and then the logits, or 2K columns, a probability for
-    each class and then the logits. The result is (batch, ...).
+    each class and then the logits. The result is (batch, ...). A sample whose label is
+    `ignore` is left out, its teacher too; with `alpha=1` no label matters.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -78,6 +79,12 @@ class Distillation(Loss):
             wanted = f"one label, or {teacher_logits.shape[-1]}, for each row of logits"
             checks.refuse("labels", wanted, labels.shape)
         return np.concatenate([labels, teacher_logits], axis=-1)
+
+    def _known(self, y_true: Tensor, y_pred: Tensor, ignore: float | str) -> Tensor:
+        # The teacher's logits are no labels, whatever numbers they are.
+        columns = ops.arange(y_true.shape[-1])
+        teacher = columns >= y_true.shape[-1] - y_pred.shape[-1]
+        return ops.logical_or(super()._known(y_true, y_pred, ignore), teacher)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value per sample."""

@@ -28,7 +28,7 @@ class Ordinal(Loss):
 
     Args:
         method: `"coral"` or `"corn"`. Default `"coral"`.
-        **kwargs: `name`, `reduction` and `dtype`, as in `Loss`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer ranks 0..K−1 of shape (batch, ...) or (batch, ..., 1).
     `y_pred`, logits, (batch, ..., K−1). The result is (batch, ...). A rank outside the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -113,6 +114,15 @@ def _check_fits(variable: Any, penalty: Penalty) -> None:
                 f"for the strength, as {other}. Add the strengths and keep one",
                 penalty,
             )
+    if getattr(variable, "constraint", None) is not None:
+        warnings.warn(
+            f"'{variable.path}' has a Keras constraint, "
+            f"{type(variable.constraint).__name__}, which acts after the proximal map "
+            "of each step: training then rests elsewhere than at the least loss + "
+            f"penalty in the set. Give the set to `Proximal` instead, as a part of the "
+            "penalty: for example `l1(0.1) + box()` for L1 and weights of 0 or more.",
+            stacklevel=2,
+        )
     if len(variable.shape) < penalty.rank:
         checks.refuse(
             "penalties",

@@ -18,6 +18,7 @@ from keras_penalties.numerics import (
     positive_part,
 )
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.masks import real_mean
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
@@ -63,7 +64,17 @@ class KLSparsity(Penalty):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ_units KL(rate ‖ mean activation)`."""
-        mean = ops.mean(x, axis=tuple(range(len(x.shape) - 1)))
+        return self._divergence(ops.mean(x, axis=tuple(range(len(x.shape) - 1))))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same with the mean over the real rows."""
+        mean, count = real_mean(x, mask)
+        some = count > 0  # else the mean is set to where the slope is 0
+        value = self._divergence(ops.where(some, mean, self.rate * ops.ones_like(mean)))
+        return ops.where(some, value, ops.zeros_like(value))
+
+    def _divergence(self, mean: Tensor) -> Tensor:
+        """The sum over units, each of a mean activation."""
         rate, margin = self.rate, keras.config.epsilon()
         q = ops.clip(mean, margin, 1.0 - margin)
         inside = rate * ops.log(rate / q) + (1.0 - rate) * ops.log(
@@ -85,8 +96,8 @@ class Hoyer(Penalty):
     """How many entries a vector really uses: `(Σ|x|)² / Σx²`.
 
     Between 1, one entry alone, and the number of entries, all alike. It does not change
-    with the scale of x, so it makes sparse without shrinking; an L2 beside it keeps the
-    scale. A vector of zeros counts 0, with slope 0.
+    with the scale of x, so it makes x sparse and does not shrink it. Add an L2 to keep
+    the scale bounded. A vector of zeros counts 0, with slope 0.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -109,6 +120,7 @@ class Hoyer(Penalty):
     """
 
     convex = False
+    ignores_zeros = True
 
     def __init__(
         self, strength: StrengthLike = 0.01, axis: int | Sequence[int] | None = None
@@ -119,7 +131,8 @@ class Hoyer(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ (Σ|x|)² / Σx²` over the vectors."""
         rows = as_rows(x, self.axis)
-        # It has no scale, and the square of a tiny one, in the slope, would be 0.
+        # The value does not depend on the scale, so x is scaled first: in the slope the
+        # square of a tiny x would be 0.
         largest = ops.max(ops.absolute(rows), axis=1, keepdims=True)
         scale = ops.where(largest > 0, largest, ops.ones_like(largest))
         rows = rows / ops.stop_gradient(scale)
@@ -166,6 +179,10 @@ class Decorrelation(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σᵢ≠ⱼ Cᵢⱼ²`."""
         return 0.5 * _off_diagonal(_covariance(x))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same with the covariance over the real rows."""
+        return 0.5 * _off_diagonal(_masked_covariance(x, mask)[0])
 
 
 @register
@@ -216,7 +233,15 @@ class VarianceCovariance(Penalty):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """The mean missing deviation, and the squared covariances per unit."""
-        c = _covariance(x)
+        return self._of_covariance(_covariance(x))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same with the covariance over the real rows."""
+        covariance, count = _masked_covariance(x, mask)
+        value = self._of_covariance(covariance)
+        return ops.where(count > 0, value, ops.zeros_like(value))
+
+    def _of_covariance(self, c: Tensor) -> Tensor:
         missing = positive_part(self.deviation - ops.sqrt(ops.diagonal(c) + 1e-4))
         return ops.mean(missing) + self.covariance * _off_diagonal(c) / c.shape[0]
 
@@ -233,6 +258,15 @@ def _covariance(x: Tensor) -> Tensor:
     return ops.matmul(ops.transpose(rows), rows) / ops.cast(
         ops.shape(rows)[0], rows.dtype
     )
+
+
+def _masked_covariance(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The same over the real rows, 0 if there are none; and the number of these."""
+    x = bounded(x, 1e8)
+    mean, count = real_mean(x, mask)
+    rows = as_matrix(ops.where(mask, x - mean, ops.zeros_like(x)))
+    squares = ops.matmul(ops.transpose(rows), rows)
+    return squares / ops.maximum(count, 1.0), count
 
 
 def _off_diagonal(c: Tensor) -> Tensor:

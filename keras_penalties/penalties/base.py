@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, NoReturn, Self, final
 
 import keras
 from keras import ops
@@ -13,6 +13,7 @@ from keras_penalties import checks, config
 from keras_penalties.compiling import pays_to_fuse, read_first
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
+from keras_penalties.penalties.masks import spread_mask
 from keras_penalties.registry import lookup, snake_case
 from keras_penalties.strengths import StrengthLike, as_strength
 from keras_penalties.typing import Tensor
@@ -68,12 +69,16 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     the batch's mean only, and None where it is an extensive sum. A host divides an
     extensive output term by the batch size, and a statistic never."""
 
+    ignores_zeros: ClassVar[bool] = False
+    """Whether an entry of 0 has no part in the value, so that zeros may stand in place
+    of what a mask leaves out."""
+
     def __init__(self, strength: StrengthLike = 0.01) -> None:
         self.strength = as_strength(strength)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for method in ("value", "prox"):
+        for method in ("value", "masked_value", "prox"):
             if getattr(cls, method) is not getattr(Penalty, method):
                 raise TypeError(
                     f"{cls.__name__}.{method} would replace `Penalty.{method}`, which "
@@ -102,6 +107,36 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         x = widened(x)
         check_rank(self, x)
         return read_first(self.compute_value(x), x)
+
+    @final
+    def masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The value of an output of which a mask says what is real.
+
+        It is the value of the real entries alone, and 0 if there are none. The others
+        have no part in the value nor in the gradient, even if they are NaN.
+
+        Args:
+            x: The output.
+            mask: True where `x` is real, of the shape of the first axes of `x`.
+
+        Raises:
+            ValueError: if the mask does not fit, or the penalty of a part of an output
+                is not defined.
+        """
+        x = widened(x)
+        check_rank(self, x)
+        mask = spread_mask(mask, x)
+        real = ops.where(mask, x, ops.zeros_like(x))
+        return self.compute_masked_value(real, mask)
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What `masked_value` returns, of `x` with 0 in place of what is masked.
+
+        Args:
+            x: The output, in float32 or float64.
+            mask: True where `x` is real; it broadcasts to `x`.
+        """
+        return self.compute_value(x) if self.ignores_zeros else refuse_part(self)
 
     @final
     def prox(self, x: Tensor, t: Tensor) -> Tensor:
@@ -205,10 +240,6 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
             }
         )
 
-    def masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
-        """TEMPORARY: replaced at the merge."""
-        return self.value(x)
-
     def __add__(self, other: Penalty) -> Penalty:
         if not isinstance(other, Penalty):
             return NotImplemented
@@ -243,6 +274,15 @@ def check_rank(penalty: Penalty, x: Tensor) -> None:
             f"{type(penalty).__name__} needs a tensor of rank {penalty.rank} or more. "
             f"Received: a tensor of shape {tuple(x.shape)}"
         )
+
+
+def refuse_part(penalty: Penalty) -> NoReturn:
+    """Refuse a masked output, of which the penalty is not defined."""
+    raise ValueError(
+        f"{type(penalty).__name__} is not defined for a part of an output, and this "
+        "output has a mask. Penalise an output without a mask, or one that is made of "
+        "the real entries only."
+    )
 
 
 def check_slopes(penalty: Penalty) -> None:
@@ -300,6 +340,7 @@ class Separable(Penalty):
 
     per_entry = True
     fuses = True
+    ignores_zeros = True
 
     def entrywise(self, x: Tensor) -> Tensor:
         """φ of each entry, with φ(0) = 0, in the dtype of `x`."""

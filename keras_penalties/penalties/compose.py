@@ -65,6 +65,14 @@ class Sum(Penalty):
         """The sum of the parts, each with its own strength."""
         return sum(part.weighed(x) for part in self.penalties)
 
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same sum of the parts' masked values."""
+        return sum(
+            part.strength * part.compute_masked_value(x, mask)
+            for part in self.penalties
+            if checks.instance("strength", part.strength, float)
+        )
+
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The maps of the parts, put together: `joint.py` has the rules."""
         for part in self.penalties:

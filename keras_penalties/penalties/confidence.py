@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.masks import real_rows
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
@@ -26,6 +27,19 @@ class _OfProbabilities(Penalty):
     ) -> None:
         super().__init__(strength)
         self.from_logits: bool = checks.instance("from_logits", from_logits, bool)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The value of each row along the last axis, which stays as an axis of 1."""
+        raise NotImplementedError
+
+    def compute_value(self, x: Tensor) -> Tensor:
+        """The sum over rows."""
+        return ops.sum(self.rows(x))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The sum over the real rows."""
+        rows = self.rows(x)
+        return ops.sum(ops.where(real_rows(mask, x) > 0, rows, ops.zeros_like(rows)))
 
     @property
     def domain(self) -> tuple[float, float]:  # type: ignore[override]
@@ -66,8 +80,8 @@ class Entropy(_OfProbabilities):
 
     convex = False
 
-    def compute_value(self, x: Tensor) -> Tensor:
-        """`−Σ p·log p`."""
+    def rows(self, x: Tensor) -> Tensor:
+        """`−Σ p·log p` of each row."""
         return -_sum_p_log_p(x, self.from_logits)
 
 
@@ -104,15 +118,15 @@ class Confidence(_OfProbabilities):
         """In the probabilities."""
         return not self.from_logits
 
-    def compute_value(self, x: Tensor) -> Tensor:
-        """`Σ (log K + Σ p·log p)`."""
-        samples = ops.cast(ops.size(x[..., :1]), x.dtype)
-        return samples * math.log(x.shape[-1]) + _sum_p_log_p(x, self.from_logits)
+    def rows(self, x: Tensor) -> Tensor:
+        """`log K + Σ p·log p` of each row."""
+        return math.log(x.shape[-1]) + _sum_p_log_p(x, self.from_logits)
 
 
 def _sum_p_log_p(x: Tensor, from_logits: bool) -> Tensor:
-    """`Σ p·log p`, with p·log p = 0 at 0."""
+    """`Σ p·log p` of each row, with p·log p = 0 at 0."""
     if from_logits:
         log_p = ops.log_softmax(x, axis=-1)
-        return ops.sum(ops.exp(log_p) * log_p)
-    return ops.sum(x * ops.log(ops.maximum(x, keras.config.epsilon())))
+        return ops.sum(ops.exp(log_p) * log_p, axis=-1, keepdims=True)
+    log_p = ops.log(ops.maximum(x, keras.config.epsilon()))
+    return ops.sum(x * log_p, axis=-1, keepdims=True)

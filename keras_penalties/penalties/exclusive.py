@@ -48,6 +48,7 @@ class ExclusiveLasso(Penalty):
     map.
     """
 
+    ignores_zeros = True
     per_entry = True
 
     def __init__(

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import absolute, length
-from keras_penalties.penalties.base import Penalty, Separable
+from keras_penalties.penalties.base import Penalty, Separable, refuse_part
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
 from keras_penalties.penalties.ranked import onto_simplex
@@ -69,6 +69,7 @@ class Grouped(Penalty):
     Selection", 2005.
     """
 
+    ignores_zeros = True
     joint = "groups"
 
     def __init__(
@@ -161,6 +162,16 @@ class Grouped(Penalty):
             total += ops.sum(weights * ops.square(math.sqrt(0.5 * bend) * lengths))
         return total
 
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Refused where the mask would change the size of a group that counts."""
+        _, axes = self._layout.spread(x)
+        whole = not (self.groups or self.block) and all(
+            mask.shape[a] == 1 for a in axes
+        )
+        if self.weights == "sqrt_size" and not whole:
+            refuse_part(self)
+        return self.compute_value(x)
+
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """Each group scaled by φ's proximal map of its norm."""
         layout = self._layout
@@ -248,6 +259,7 @@ class Grouped(Penalty):
             cls(MCP(0.5), axis=-1, weights="sqrt_size"),
             cls(ElasticNet(0.5), block=[2, 1]),
             cls(L1(0.5), groups=[[0, 3], [1, 2, 5]], weights=[1.0, 2.0]),
+            cls(L1(0.5), groups=[[0, 1], [2, 3, 4]]),
             cls(L1(0.5), axis=0, norm="max"),
         ]
 

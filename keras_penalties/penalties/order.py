@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import absolute, positive_part
-from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.penalties.base import Penalty, one_step, refuse_part
+from keras_penalties.penalties.layouts import listed
 from keras_penalties.penalties.taut_string import piecewise, taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
@@ -63,9 +64,16 @@ class TotalVariation(Penalty):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """The sum of absolute differences along each axis."""
-        axes = [self.axis] if isinstance(self.axis, int) else self.axis
-        steps = [ops.moveaxis(x, axis, 0) for axis in axes]
+        steps = [ops.moveaxis(x, axis, 0) for axis in listed(self.axis)]
         return sum(ops.sum(absolute(s[1:] - s[:-1])) for s in steps)
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Refused along an axis of the mask: neighbours would be missing."""
+        rank = len(x.shape)
+        along = {a % rank for a in listed(self.axis)}
+        if any(mask.shape[a] != 1 for a in along):
+            refuse_part(self)
+        return self.compute_value(x)
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The slope of the taut string in a tube of radius t."""
@@ -120,6 +128,8 @@ class SortedL1(Penalty):
     Optimization", 2015; Bondell and Reich, "Simultaneous Regression Shrinkage, Variable
     Selection, and Supervised Clustering of Predictors with OSCAR", 2008.
     """
+
+    ignores_zeros = True
 
     def __init__(
         self, strength: StrengthLike = 0.01, weights: Sequence[float] = (1.0,)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.penalties.base import Penalty, one_step, refuse_part
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
@@ -77,6 +77,12 @@ class Quadratic(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σλ·(vᵀx)²`, of A's eigenvalues and eigenvectors: never below 0."""
         return 0.5 * ops.sum(ops.square(self._root(x) * self._turned(x)))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Refused along an axis of the mask: A has a row for each entry."""
+        if mask.shape[self.axis] != 1:
+            refuse_part(self)
+        return self.compute_value(x)
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`(I + t·A)⁻¹·x`, in the basis of A's eigenvectors."""
@@ -180,6 +186,11 @@ class ToReference(Penalty):
         """`½·Σ weights·(x − values)²`."""
         values, roots = self._like(x)
         return 0.5 * ops.sum(ops.square(roots * (x - values)))
+
+    def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The same, with the values themselves in place of what is masked."""
+        values, _ = self._like(x)
+        return self.compute_value(ops.where(mask, x, values))
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The mean of x and the values, weighted by 1 and t·weights."""

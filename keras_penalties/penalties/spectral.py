@@ -56,6 +56,7 @@ class Spectral(Penalty):
     1995.
     """
 
+    ignores_zeros = True
     rank = 2
 
     def __init__(self, penalty: Separable | SortedL1) -> None:
@@ -143,6 +144,7 @@ class SpectralNorm(Penalty):
     Generalizability of Deep Learning", 2017.
     """
 
+    ignores_zeros = True
     rank = 2
 
     def __init__(self, strength: StrengthLike = 0.01, iterations: int = 30) -> None:
@@ -152,7 +154,7 @@ class SpectralNorm(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`uᵀ·x·v`, with u and v held fixed."""
         x = as_matrix(x)
-        # No weight that anybody initialises is orthogonal to this.
+        # It is very unlikely that a weight is orthogonal to this vector.
         start = np.sin(np.arange(1, x.shape[1] + 1) ** 2)
         start = ops.convert_to_tensor(start, _dtype(x))
         u, v = _leading(ops.stop_gradient(x), start, self.iterations)
@@ -161,7 +163,7 @@ class SpectralNorm(Penalty):
     @classmethod
     def examples(cls) -> list[Self]:
         """With so many iterations that the laws see the limit."""
-        return [cls(0.5, iterations=200)]
+        return [cls(0.5, iterations=200), cls(0.5, iterations=300)]
 
 
 @compiled

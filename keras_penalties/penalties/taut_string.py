@@ -43,8 +43,8 @@ def taut_string(y: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor
         over = ops.where(free, sums - high, 0.0 * sums)
         under = ops.where(free, low - sums, 0.0 * sums)
         leaves = ops.any(ops.maximum(over, under) > 0, axis=1, keepdims=True)
-        # A string bends down over the floor and up under the ceiling. Where it does
-        # not, rounding has put a point.
+        # A taut string bends downwards only at the lower bound and upwards only at the
+        # upper bound. Any other bend is a rounding error and is removed.
         bend = ops.roll(x, -1, axis=1) - x
         bend = ops.where(offset == low, bend, -bend)
         wrong = (bend > rounding) & touched & ~last & ~leaves

@@ -1,0 +1,1 @@
+"""Laws of proximal maps with steps that are spread widely."""
