@@ -14,9 +14,9 @@ from keras_penalties import (
     strengths,
 )
 from keras_penalties.compaction import compact, sparsity
-from keras_penalties.penalize import penalize, strip
 from keras_penalties.explain.objective import objective
 from keras_penalties.explain.summary import summary
+from keras_penalties.penalize import penalize, strip
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register

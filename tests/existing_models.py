@@ -78,13 +78,10 @@ def nested_list() -> Case:
 
 
 def shared() -> Case:
-    """One layer called three times, and once more in a model inside."""
-    dense = layers.Dense(3, "tanh", name="shared")
-    a = keras.Input((3,))
-    inner = keras.Model(a, dense(a), name="inner")
+    """One layer called three times."""
+    dense, head = layers.Dense(3, "tanh", name="shared"), layers.Dense(1, name="head")
     x = keras.Input((3,))
-    head = layers.Dense(1, name="head")
-    model = keras.Model(x, head(inner(dense(dense(dense(x))))))
+    model = keras.Model(x, head(dense(dense(dense(x)))))
     squares = [(dense.kernel, 0.1), (head.kernel, 0.1)]
     return Case(model, numbers(6, 3), numbers(6, 1), {".*kernel": L2}, squares)
 

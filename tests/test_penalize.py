@@ -98,6 +98,20 @@ def test_inside_a_larger_plain_model_and_stripped_there():
     assert "ModelPenalty" in larger.to_json()
 
 
+def test_a_layer_in_two_models_counts_once():
+    """Keras can't reload such a model, also the plain one, so it is none of the cases."""
+    dense, a = layers.Dense(3, "tanh", name="shared"), keras.Input((3,))
+    inner = keras.Model(a, dense(a), name="inner")
+    x = keras.Input((3,))
+    plain = keras.Model(x, inner(dense(dense(x))))
+    plain.compile("sgd", "mse")
+    for key in ("kernel", "inner/shared/kernel", "shared/kernel", layers.Dense):
+        model = kp.penalize(plain, {key: "l2(0.1)"})
+        batch = numbers(6, 3), numbers(6, 3)
+        close(added(plain, model, *batch), total([(dense.kernel, 0.1)]))
+        assert len(kp.terms(model)) == 1
+
+
 def test_clone_model_finds_the_weights_of_the_clone():
     dense = layers.Dense(2, name="dense")
     plain, x, y = simple(dense)
