@@ -15,7 +15,7 @@ FLOORS = {
     "expressions discovery docstrings tables",
     1: "strengths penalties losses",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks fisher compaction explain",
+    3: "layers optimizers terms plots callbacks fisher compaction explain penalize",
     4: "models __init__ demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

@@ -12,8 +12,21 @@ from keras_penalties.compat.distribution import (
     replicated,
     undistributed,
 )
-from keras_penalties.compat.graphs import graph
-from keras_penalties.compat.layers import flat_layers, own_weights
+from keras_penalties.compat.graphs import (
+    calls,
+    first_argument,
+    functional,
+    graph,
+    has_graph,
+    layers_before,
+    origin,
+)
+from keras_penalties.compat.layers import (
+    flat_layers,
+    inner_layers,
+    own_trained_weights,
+    own_weights,
+)
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.loops import enclosing_loop
 from keras_penalties.compat.losses import (
@@ -35,6 +48,7 @@ from keras_penalties.compat.optimizers import (
 )
 from keras_penalties.compat.precision import full_precision
 from keras_penalties.compat.trainer import (
+    compile_arguments,
     in_training,
     loses_optimizer,
     losses_wanted,
@@ -45,26 +59,35 @@ __all__ = [
     "LossLedger",
     "add_string_names",
     "around_update",
+    "calls",
     "carry_mask",
+    "compile_arguments",
     "compiled_losses",
     "decayed",
     "differentiable",
     "enclosing_loop",
+    "first_argument",
     "flat_layers",
     "flat_optimizers",
     "full_precision",
+    "functional",
     "graph",
+    "has_graph",
     "in_stateless_scope",
     "in_training",
     "index_of",
+    "inner_layers",
     "keras_mask",
+    "layers_before",
     "loss_arguments",
     "loss_function",
     "loss_name",
     "loses_optimizer",
     "losses_wanted",
     "optimizer_state",
+    "origin",
     "own_losses",
+    "own_trained_weights",
     "own_weights",
     "portable_optimizer",
     "replica_share",
