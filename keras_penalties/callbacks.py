@@ -42,7 +42,7 @@ class LogTerms(keras.callbacks.Callback):
         for info in terms(self.model):
             if logs is not None and (value := info.present()) is not None:
                 logs[info.name] = value
-                if not isinstance(getattr(info.penalty, "strength", 0.0), float):
+                if info.term is not None and info.term.strength.logged:
                     logs[f"{info.name}_strength"] = info.strength
 
 
