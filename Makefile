@@ -7,11 +7,12 @@ export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format types docs bench check clean
+.PHONY: help demo test mutants lint format types docs bench check clean
 help:
 	@echo "make demo    train on real digits and write demo-report/"
 	@echo "make test    the tests but for the slow ones"
 	@echo "make check   lint, types, test and docs, as before a commit"
+	@echo "make mutants N=200   which small changes of the package no test notices"
 	@echo "make bench   ours against the rivals, into docs/benchmarks.md: minutes"
 	@echo "make lint | format | types | docs | clean"
 
@@ -20,6 +21,12 @@ demo: $(VENV)/.user
 
 test: $(VENV)/.user
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+
+# Outside CI: an hour or more. Which small changes of the package no test notices.
+N ?= 200
+SEED ?= $(shell date +%s)
+mutants: $(VENV)/.mutants
+	KERAS_BACKEND=jax PYTHONPATH=tests $(BIN)/python -m mutants --count $(N) --seed $(SEED)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .
@@ -46,7 +53,8 @@ clean:
 $(VENV)/.user: EXTRAS := tensorflow,demo,test
 $(VENV)/.developer: EXTRAS := tensorflow,dev,docs
 $(VENV)/.bench: EXTRAS := tensorflow,jax,bench
-$(VENV)/.user $(VENV)/.developer $(VENV)/.bench: pyproject.toml
+$(VENV)/.mutants: EXTRAS := jax,demo,test
+$(VENV)/.user $(VENV)/.developer $(VENV)/.bench $(VENV)/.mutants: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	  f"Python 3.11 or later is needed, {v[0]}.{v[1]} is here: make PYTHON=python3.12")'
 	@echo 'Setting up $(VENV) for [$(EXTRAS)]: this takes minutes, once.'

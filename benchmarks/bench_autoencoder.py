@@ -1,4 +1,4 @@
-"""The tutorial's autoencoder on digits, from nothing to its last step.
+"""The tutorial's autoencoder on digits, from the start to the last step.
 
 1,000 full-batch steps, building and compilation included: ours by plain `fit`, the
 tutorial's eager loop, and the same objective in plain PyTorch and in JAX with optax.
@@ -27,7 +27,7 @@ BAR = {"tensorflow": 1 / 4, "jax": 1 / 7}.get(BACKEND)
 
 @dataclass(frozen=True)
 class Maths:
-    """The few functions that the objective takes, of one framework."""
+    """The few functions of one framework that the objective needs."""
 
     sigmoid: Callable[[Any], Any]
     log: Callable[[Any], Any]
@@ -135,7 +135,7 @@ def autograd(weights, x, one):
 
 
 def plain_torch(x, start, steps):
-    """What one writes in PyTorch."""
+    """The usual code in PyTorch."""
     import torch
 
     weights = [torch.nn.Parameter(torch.tensor(w)) for w in start]
@@ -150,7 +150,7 @@ def plain_torch(x, start, steps):
 
 
 def optax_jit(x, start, steps):
-    """What one writes in JAX, with optax and one jitted step."""
+    """The usual code in JAX, with optax and one jitted step."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -182,7 +182,7 @@ CONTENDERS = {
     "JAX and optax, jitted": optax_jit,
 }
 OWN = {"torch": plain_torch, "jax": optax_jit}
-"""The rival that has the backend's own arithmetic."""
+"""The rival that is written with the backend itself."""
 
 
 @pytest.fixture
@@ -209,17 +209,17 @@ def test_the_work_is_the_same(work):
     first = maths.objective(*start, x, one)
     ends = [maths.objective(*run(x, start, 5), x, one) for run in contenders.values()]
     assert ends[0] < 0.9 * first
-    # Not the weights: Adam moves one whose gradient is rounding error by its sign.
+    # Not the weights: Adam follows the random sign of a gradient of rounding error.
     assert ends[1:] == pytest.approx([ends[0]] * len(ends[1:]), rel=1e-5)
 
 
 def test_a_thousand_steps(work, options, report):
-    """The eager loops, which compile nothing, take fewer steps, times as many."""
+    """The eager loops compile nothing: they take fewer steps, their time is scaled."""
     x, start, contenders = work
     shorter = dict.fromkeys((LOOP, BARE), options.loop_steps)
     steps = dict.fromkeys(contenders, options.steps) | shorter
     turns = {n: partial(run, x, start, steps[n]) for n, run in contenders.items()}
-    # No warm-up: what a first run compiles is part of the work. The imports are not.
+    # No warm-up: the compilation in a first run counts. The imports do not.
     samples = interleaved(turns, options.runs, warmups=0)
     whole = options.steps / options.loop_steps
     for name in shorter:

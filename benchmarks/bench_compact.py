@@ -1,15 +1,15 @@
-"""What compact gains: parameters, FLOPs and time, and at which accuracy on digits.
+"""How many parameters, FLOPs and how much time `compact` saves, and at which accuracy.
 
     python benchmarks/bench_compact.py [--docs] [trained] [planted]
 
-`trained` models learned digits under a group penalty; in `planted` ones a share of the
-units is dead by decree, to see where the time follows the FLOPs. With --docs the tables
-go into docs/smaller_models.md.
+The `trained` models learned digits under a group penalty. In the `planted` models a
+share of the units is set to zero by hand, to see where the time follows the FLOPs.
+With --docs the tables go into docs/smaller_models.md.
 
-The time is that of the compiled forward pass on a batch in place, on one processor, the
-models taking turns: medians, and the quartiles of the rounds' ratios. Nothing is taken
-off. The floor is the time of the same model with one unit in each layer: what no
-compression can get below.
+The time is that of the compiled forward pass on a batch that is already loaded, on one
+processor. The models take turns; the tables have medians, and the quartiles of the
+rounds' ratios. Nothing is subtracted. The floor is the time of the same model with one
+unit in each layer: no compression can be faster.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 
 
 def forward(model, x):
-    """The model's inference as one compiled function, its result waited for."""
+    """The model's inference as one compiled function that waits for its result."""
     x = ops.convert_to_tensor(x)
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -68,7 +68,7 @@ def clocked(models, x):
 
 
 def gains(found, samples, small="small"):
-    """The cells on FLOPs and time of a model and its smaller one."""
+    """The table cells on the FLOPs and the time of a model and of its smaller one."""
     flops = found.flops / found.compact_flops
     before, after, floor = (
         1e3 * statistics.median(samples[n]) for n in ("model", small, "floor")
@@ -108,7 +108,7 @@ def trained_rows():
 
 
 def planted(name, width, share):
-    """A model in which only a share of the units of each hidden layer lives."""
+    """A model in which only a share of the units of each hidden layer is live."""
     model = MODELS[name][0](width)
     kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
     for kernel in kernels[:-1]:
@@ -119,7 +119,7 @@ def planted(name, width, share):
 
 
 def planted_rows():
-    """Time by the share of units that live."""
+    """The time for each share of live units."""
     x = digits()[0][0][:BATCH]
     for name, width in WIDE.items():
         models = {"model": MODELS[name][0](width), "floor": MODELS[name][0](1)}
@@ -142,7 +142,7 @@ TABLES = {
 
 def main(names):
     """Print the tables of these names, all if there are none."""
-    use_threads(1)  # a backend starts with its first tensor
+    use_threads(1)  # the backend starts with its first tensor
     for name in [n for n in names if n != "--docs"] or TABLES:
         head, rows = TABLES[name]
         text = table(head, rows())

@@ -1,4 +1,4 @@
-"""Terms of gradients by the input: our layers against what one writes by hand."""
+"""Penalties on input gradients: our layers against code that is written by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def with_gradients(term):
 
 
 class ByHand(keras.layers.Layer):
-    """Calls a layer and adds `term(layer, x)`'s first result; gives out its second."""
+    """Calls a layer, adds the first result of `term(layer, x)`, returns the second."""
 
     def __init__(self, layer, term):
         super().__init__()
@@ -69,7 +69,7 @@ def gradient_penalty(critic, x):
 
 
 def contractive(encoder, x):
-    """The squared Jacobian, by what each framework has for one."""
+    """The squared Jacobian, by each framework's own function for Jacobians."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 

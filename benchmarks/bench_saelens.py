@@ -1,7 +1,7 @@
 """A ReLU autoencoder with an L1 on its code, on digits: ours, and SAELens' trainer.
 
-The same sizes, steps and optimizer. SAELens' L1 is weighted by the decoder's norms, so
-the objectives are alike, not equal. `pip install sae-lens` first.
+Sizes, steps and optimizer are the same. SAELens' L1 is weighted by the decoder's norms,
+so the objectives are similar, not equal. `pip install sae-lens` first.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def hosts():
 
 
 def with_terms(number):
-    """The same with one term on each layer or three, and with those of Keras."""
+    """The same with one term or three on each layer, and with the terms of Keras."""
     l1, l2 = penalties.L1(STRENGTH), penalties.L2(STRENGTH)
     weights, rivals = {"kernel": l1}, {"kernel": keras.regularizers.L1(STRENGTH)}
     if number == 3:
@@ -62,7 +62,7 @@ def chain(dense, width, layers):
 
 @pytest.mark.parametrize("exponent", range(4, 9))
 def test_parameters(options, report, exponent):
-    """One layer of so many parameters."""
+    """One layer with this number of parameters."""
     if exponent > options.exponent:
         pytest.skip(f"--exponent {exponent} asks for it")
     width = round(10 ** (exponent / 2))
@@ -84,7 +84,7 @@ def test_terms(options, report, part):
         pytest.skip(f"{options.terms} terms are no {part} times 1, or 3 a layer")
     each, layers = min(terms, 3), max(1, terms // 3)
     x = np.random.default_rng(0).random((32, 16)).astype("float32")
-    chain(Dense, 16, 2).train_on_batch(x, x)  # what only the first model waits for
+    chain(Dense, 16, 2).train_on_batch(x, x)  # only the first model must wait for this
     made = {}
 
     def start(name, dense):

@@ -3,9 +3,9 @@
     python benchmarks/bench_sparsity.py [--docs] [exact] [accuracy]
 
 `exact` minimises a convex objective, softmax regression + L1, whose minimum
-scikit-learn tells. `accuracy` trains a perceptron 64-300-100-10 over a range of
-strengths: of each method the run with most zeros that loses at most one point on a
-validation split is reported, with its accuracy on the test split. With --docs the
+scikit-learn finds. `accuracy` trains a perceptron 64-300-100-10 over a range of
+strengths. For each method it reports the run with most zeros that loses at most one
+point on a validation split, with its accuracy on the test split. With --docs the
 tables go into docs/smaller_models.md.
 """
 
@@ -27,7 +27,7 @@ import keras_penalties as kp
 
 STRENGTH, STEPS = 0.005, 3000
 EPOCHS, SEEDS, MAY_LOSE = 40, (0, 1), 0.01
-CUT = 1e-3  # what is called zero where nothing is
+CUT = 1e-3  # below this an entry counts as zero, for methods without exact zeros
 GRID = (2e-4, 4e-4, 6e-4, 1e-3)
 
 
@@ -45,7 +45,7 @@ def sparsity(model):
     return sum((w == 0).sum() for w in found) / sum(w.size for w in found)
 
 
-# Softmax regression: the objective itself, and how near its minimum each comes.
+# Softmax regression: how near does each method come to the minimum?
 
 
 def objective(kernel, bias, x, y):
@@ -72,7 +72,7 @@ def minimum(x, y):
 
 
 def softmax(optimizer, x, y, regularizer=None):
-    """Kernel and bias after so many full batches."""
+    """The kernel and the bias after the given number of full batches."""
     dense = layers.Dense(10, kernel_regularizer=regularizer)
     model = keras.Sequential([keras.Input((64,)), dense])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -85,7 +85,7 @@ def softmax(optimizer, x, y, regularizer=None):
 
 
 def exact_rows():
-    """Each method with full batches, as many steps, and a rate that goes down to 0.
+    """Each method with full batches, equal steps, and a learning rate that falls to 0.
 
     Ftrl, whose rate goes down by itself, has a constant one. Its strength is counted
     once and not at each step, so the best of several is taken.
@@ -148,7 +148,7 @@ def by_map(penalty):
 
 
 def by_gradient(strength, data):
-    """Its zeros are made at the end."""
+    """This method makes its zeros at the end."""
     regularizer = keras.regularizers.L1(strength)
     model = perceptron(adam(3e-3, EPOCHS, data), data, regularizer=regularizer)
     for w in kernels(model):
@@ -157,13 +157,13 @@ def by_gradient(strength, data):
 
 
 def by_ftrl(strength, data):
-    # At ten times less or three times more it learns nothing.
+    # With a rate ten times smaller or three times larger it learns nothing.
     optimizer = keras.optimizers.Ftrl(0.3, l1_regularization_strength=strength)
     return perceptron(optimizer, data)
 
 
 def by_magnitude(share, data):
-    """The smallest of all entries to zero after 3/4 of the epochs, the rest tuned."""
+    """The smallest entries become zero after 3/4 of the epochs; the rest is tuned."""
     first = 3 * EPOCHS // 4
     model = perceptron(adam(3e-3, first, data), data, first)
     sizes = np.concatenate([abs(numpy(w)).ravel() for w in kernels(model)])
@@ -187,7 +187,7 @@ METHODS = {
 
 
 def accuracy_rows():
-    """Of each method the sparsest run that is accurate enough on the validation."""
+    """For each method the sparsest run with enough accuracy on the validation split."""
     (x, y), test = digits()
     data, validation = (x[:1000], y[:1000]), (x[1000:], y[1000:])
 

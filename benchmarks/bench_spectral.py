@@ -1,4 +1,4 @@
-"""What acts on singular values, against the one SVD that it cannot do without."""
+"""Penalties on singular values, compared with the one SVD that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it takes to start: the import, a saved model, the memory of a step."""
+"""The cost of a start: the import, a saved model, the memory of a step."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_load_model(options, report, tmp_path):
 
 
 def test_peak_memory(options, report):
-    """A fresh process each, four times as wide, so that weights are what fills it."""
+    """A fresh process each; layers are four times as wide: weights fill the memory."""
     size = [str(n) for n in (options.features, 4 * options.width, options.batch)]
     samples = {name: [] for name in hosts()}
-    for _ in range(options.runs + 1):  # what compilers take differs by some MB
+    for _ in range(options.runs + 1):  # the memory of compilers differs by some MB
         for name, peaks in samples.items():
             peaks += fresh(__file__, name, *size)
     bar = None if BACKEND == "torch" else 1.05
@@ -84,7 +84,7 @@ def test_peak_memory(options, report):
 
 
 def peak_of_steps(name: str, features: int, width: int, batch: int) -> float:
-    """By how many MB the process grows at most, from a small model to this one.
+    """The largest growth of the process in MB, from a small model to this one.
 
     The small one, penalised whatever is measured, has already brought what a backend
     loads, compilers too; its kernels are just large enough for them.
@@ -101,7 +101,7 @@ def peak_of_steps(name: str, features: int, width: int, batch: int) -> float:
 
 
 def memory(field: str) -> float:
-    """MB, from Linux; elsewhere the peak is all there is, in a unit of its own."""
+    """MB, as Linux gives it. Other systems give only the peak, in another unit."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

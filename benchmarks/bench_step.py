@@ -73,7 +73,7 @@ def penalized(penalty):
 
 
 class DenseByHand(Dense):
-    """A Dense whose `call` adds the term by `add_loss`, as Keras' guide has it."""
+    """A Dense whose `call` adds the term by `add_loss`, as in Keras' guide."""
 
     def __init__(self, *args, penalty, **kwargs):
         super().__init__(*args, **kwargs)
@@ -156,7 +156,7 @@ def test_orthogonality_on_the_hidden_kernels(options, bench):
             Claim(ours, NONE),
             Claim(keras_own, NONE),
         ],
-        block=lazy.every,  # of which one step computes the lazy penalty
+        block=lazy.every,  # one of these steps computes the lazy penalty
     )
 
 

@@ -1,4 +1,4 @@
-"""Targets and cooper's own run on three convex problems with exact multipliers.
+"""`Target` and cooper on three convex problems with exact multipliers.
 
     pip install cooper-optim==1.0.1    # needs torch
     KERAS_BACKEND=torch python benchmarks/bench_targets.py [--docs]
@@ -51,7 +51,7 @@ class Problem:
     rates: Any  # of the solution, one for each step
 
     def measure(self, kernel: Any, outputs: Any) -> Any:
-        """What is held, in torch."""
+        """The measure that is constrained, in torch."""
         if self.on_output:
             return torch.mean(outputs)
         return torch.sum(kernel**2 if self.penalty is kp.penalties.L2 else abs(kernel))
@@ -67,7 +67,7 @@ def problems():
         penalty=kp.penalties.L2, kernel=kernel, multiplier=multiplier, bias=0.0,
         steps=2500, rates=np.full(2500, 0.3), **on_weight,
     )  # fmt: skip
-    # A subgradient swings about a zero by its step, so the step must become small.
+    # A subgradient step jumps around a zero, so the step must become small.
     falling = 1e-4 + 0.0999 * 0.5 * (1 + np.cos(np.pi * np.arange(3000) / 3000))
     yield Problem(
         name="lasso, sum of sizes at most 2", x=known.Q, y=known.Q @ known.TRUTH,

@@ -1,4 +1,4 @@
-"""Timing ours and the rival in turns, and what is said of it. It needs no Keras."""
+"""Measures our code and the rival's in turns, and compares them. It needs no Keras."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Samples = Mapping[str, Sequence[float]]
 
 
 def use_threads(count: int) -> None:
-    """Keep this process on so many processors, 0 for all, before a backend starts.
+    """Keep this process on `count` processors, 0 for all, before a backend starts.
 
-    Each backend then makes as many threads: it is the one setting that all three heed.
+    Each backend then makes as many threads. All three backends obey this setting.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if count:
@@ -33,8 +33,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """The seconds of each action by round, each round in an order of its own.
 
-    What disturbs the machine for a while then disturbs ours and the rival alike, and
-    nobody always runs behind the same neighbour, in whose cache.
+    A disturbance of the machine then affects our code and the rival's equally, and no
+    action always runs after the same other one, with its cache.
     """
     for _ in range(warmups):
         for action in actions.values():
@@ -81,7 +81,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """Whether the bar is met, as measured and with nothing forgiven."""
+        """Whether the measured ratio meets the bar, without any tolerance."""
         if self.claim.bar is None:
             return ""
         return "met" if self.ratio <= self.claim.bar else "**not met**"
@@ -90,7 +90,7 @@ class Result:
 def measured(
     bench: str, samples: Samples, claims: Iterable[Claim], unit: str = "ms"
 ) -> list[Result]:
-    """What came of each claim. Seconds are told in ms, other samples as they are."""
+    """The result of each claim. Seconds are shown in ms, other samples unchanged."""
     return [_measured(bench, samples, claim, unit) for claim in claims]
 
 
@@ -106,7 +106,7 @@ def _measured(bench: str, samples: Samples, claim: Claim, unit: str) -> Result:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """The first and the third."""
+    """The first and the third quartile."""
     if len(values) < 2:
         return values[0], values[0]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")

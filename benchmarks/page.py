@@ -1,4 +1,4 @@
-"""What the docs show of the benchmarks: tables and a plot, each in its place."""
+"""Writes the tables and the plot of the benchmarks into the docs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_page(measured: Measured, minutes: float | None) -> None:
 
 
 def machine(minutes: float | None) -> str:
-    """Where and with what this was measured."""
+    """The machine and the packages with which the results were measured."""
     versions = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:
@@ -51,7 +51,7 @@ def machine(minutes: float | None) -> str:
 
 
 def processor() -> str:
-    """The processor's name, where Linux tells it."""
+    """The processor's name, on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--quick] [--backends jax] [--trained]
 
-Each backend has a process of its own, once on one processor and once on all; torch, for
-which there are no bars, on all only. What is measured lies in build/benchmarks/, from
+Each backend has a process of its own, once on one processor and once on all. torch has
+no bars, so it runs on all processors only. The results are in build/benchmarks/, from
 where `--page` writes the page anew.
 """
 
@@ -34,7 +34,8 @@ PLAN = {
 }
 """The files for a backend, on one processor or, with 0, on all of them.
 
-Beside TensorFlow or JAX SAELens' torch has a thread, and no quarrel over processors.
+With TensorFlow or JAX, the torch of SAELens gets one thread, so that the two
+    backends do not compete for the processors.
 """
 TRAINED = ("compact", "sparsity", "targets")  # minutes of training, by --trained
 QUICK = {
@@ -55,7 +56,7 @@ QUICK = {
 
 
 def measure(backend: str, threads: int, options: list[str]) -> bool:
-    """Run the files in one process; whether all went well."""
+    """Run the files in one process, and return whether all of them passed."""
     files = [str(HERE / f"bench_{name}.py") for name in PLAN[backend, threads]]
     out = RESULTS / f"{backend}-{threads}.json"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
@@ -70,7 +71,7 @@ def measure(backend: str, threads: int, options: list[str]) -> bool:
 
 
 def read() -> dict[tuple[str, int], list[Result]]:
-    """What was measured, by backend and processors."""
+    """The results by backend and number of processors."""
     found = {}
     for backend, threads in PLAN:
         path = RESULTS / f"{backend}-{threads}.json"

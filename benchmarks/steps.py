@@ -1,4 +1,4 @@
-"""Training steps as `fit` takes them, one after the other, on data that is in place."""
+"""Training steps as `fit` takes them, on data that is already loaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BACKEND = keras.backend.backend()
 
 
 def steps_of(model: Any, x: Any, y: Any, block: int) -> Callable[[], None]:
-    """A block of training steps of a compiled model, waited for at its end.
+    """A block of training steps of a compiled model, which waits for the last step.
 
-    They are calls of the very function that `fit` calls at each step.
+    Each step calls the same function that `fit` calls.
     """
     model.train_on_batch(x, y)  # builds, traces and compiles
     model.make_train_function()
@@ -48,7 +48,7 @@ def _jax(step: Any, model: Any, x: Any, y: Any, block: int) -> Any:
         model.optimizer.variables,
         model.metrics_variables,
     )
-    # Copies: a step gives its state's memory away.
+    # Copies: a step may reuse the memory of the state that it gets.
     state = tuple([jax.numpy.array(v.value) for v in kind] for kind in kinds)
     batches = itertools.repeat((x, y))
 

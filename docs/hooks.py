@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import keras_penalties
-from keras_penalties.cli import formula, summary
 from keras_penalties.config import arguments
+from keras_penalties.docstrings import formula, summary
 from keras_penalties.registry import Entry, registered
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,7 @@ TITLES = {
     "layer": "Layers",
     "model": "Models",
     "optimizer": "Optimizers",
+    "strength": "Strengths",
     "schedule": "Schedules",
     "metric": "Metrics",
     "callback": "Callbacks",
@@ -71,24 +72,63 @@ def problems(entry: Entry) -> list[str]:
     """What a registered object's docstring lacks, a line each."""
     doc = inspect.cleandoc(entry.obj.__doc__ or "")
     own = arguments(entry.obj) if inspect.isclass(entry.obj) else []
-    missing = [f"`{name}` under Args" for name in own if not _explains(doc, name)]
+    missing = [
+        f"`{name}` under Args" for name in own if not _explained(entry.obj, name)
+    ]
     if "Example:\n    >>> " not in doc:
         missing.append("an Example with `>>>`")
     if entry.kind in ("penalty", "loss"):
-        if not formula(entry.obj):
+        if not formula(entry.obj.__doc__):
             missing.append("its formula: code after a colon, or opening a paragraph")
         # What only composes other penalties has no paper of its own.
         composed = entry.kind == "penalty" and "strength" not in own
         if not composed and "\nSource: " not in doc:
             missing.append("a Source")
+    if entry.kind == "loss":
+        missing += [w for w in ("Shapes:", "Raises:") if f"\n{w}" not in doc]
     if entry.kind not in TITLES:
         missing.append(f"a page for its kind, '{entry.kind}', in TITLES")
-    return [f"{entry.key} lacks {what}" for what in missing]
+    return [f"{entry.key} lacks {w}" for w in missing + _no_section(entry, own, doc)]
+
+
+def _explained(cls: type, argument: str) -> bool:
+    """Whether a class explains an argument, or says `**kwargs` and a base does."""
+    docs = [inspect.cleandoc(base.__doc__ or "") for base in cls.__mro__]
+    if _explains(docs[0], argument) or not _explains(docs[0], "**kwargs"):
+        return _explains(docs[0], argument)
+    return any(_explains(doc, argument) for doc in docs[1:])
 
 
 def _explains(doc: str, argument: str) -> bool:
     section = re.search(r"^Args:((?:\n    .*|\n)+)", doc, re.MULTILINE)
     return section is not None and f"\n    {argument}: " in section[1]
+
+
+# Which kinds of objects must say which shapes they take, and what they refuse.
+SECTIONS = {
+    "Shapes": {"penalty", "loss", "layer"},
+    "Raises": {
+        "penalty",
+        "loss",
+        "layer",
+        "optimizer",
+        "schedule",
+        "strength",
+        "object",
+    },
+}
+
+
+def _no_section(entry: Entry, own: list[str], doc: str) -> list[str]:
+    """The sections that a docstring lacks; without arguments nothing is refused."""
+    lacks = {name for name in SECTIONS if not re.search(rf"^{name}:", doc, re.M)}
+    if not own:
+        lacks.discard("Raises")
+    return [
+        f"`{name}:`"
+        for name in SECTIONS
+        if name in lacks and entry.kind in SECTIONS[name]
+    ]
 
 
 def reference_pages() -> dict[str, str]:
@@ -106,7 +146,11 @@ def _table(entries: list[Entry]) -> Iterator[str]:
     yield "| class | string name | Keras key | formula |\n| --- | --- | --- | --- |"
     for entry in entries:
         obj = entry.obj
-        shown = f"`{formula(obj)}`" if formula(obj) else summary(obj)
+        shown = (
+            f"`{formula(obj.__doc__)}`"
+            if formula(obj.__doc__)
+            else summary(obj.__doc__)
+        )
         link = f"[{obj.__name__}](#{_path(obj)})"
         yield f"| {link} | `{entry.name}` | `{entry.key}` | {shown} |"
 

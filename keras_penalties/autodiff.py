@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_penalties.compat import differentiable
 from keras_penalties.typing import Pullback, Tensor
 
 
 def own_gradient(
     fn: Callable[[Tensor], tuple[Tensor, Pullback]],
 ) -> Callable[[Tensor], Tensor]:
-    """The function whose value and pullback `fn` gives, however Keras calls that."""
+    """A function with its own gradient: `fn` returns the value and the pullback."""
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def whole(x: Tensor) -> Any:
         value, pullback = fn(x)
 
         def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-            # torch gives it by name, after the arguments; the others alone.
+            # torch passes `upstream` by name, after the arguments; the other backends
+            # pass nothing else.
             return pullback(args[-1] if upstream is None else upstream)
 
         return value, backward
@@ -39,8 +40,8 @@ def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient at `x` of a function that returns a scalar, itself differentiable.
 
-    Keras 3.15 has no public `ops.grad`, and that of 3.16 can't be differentiated again
-    on torch: this is the one place that knows backends.
+    Keras 3.15 has no public `ops.grad`, and that of Keras 3.16 can't be differentiated
+    again on torch. Only this module has code for single backends.
     """
     return value_and_gradient(fn, x)[1]
 
@@ -83,10 +84,7 @@ def value_and_pullback(
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)
-        with (
-            _replaced(tf.nn, "moments", _moments),
-            tf.GradientTape(persistent=True) as tape,
-        ):
+        with differentiable(), tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             value = fn(x)
         return value, lambda upstream: tape.gradient(
@@ -99,51 +97,13 @@ def value_and_pullback(
     )
 
 
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    plain = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, plain)
-
-
-def _moments(
-    x: Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: Any = None
-) -> tuple[Tensor, Tensor]:
-    """For `tf.nn.moments`, whose variance takes its mean for a constant.
-
-    So its first derivative is right, and its second is wrong.
-    """
-    mean = ops.mean(x, axes, keepdims=True)
-    variance = ops.mean(ops.square(x - mean), axes, keepdims=keepdims)
-    return (mean if keepdims else ops.mean(x, axes)), variance
-
-
-def _layer_norm(
-    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> Tensor:
-    """For `torch.nn.functional.layer_norm`, whose third derivative is wrong."""
-    mean, variance = _moments(x, tuple(range(-len(shape), 0)), keepdims=True)
-    x = (x - mean) * ops.rsqrt(variance + eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
-
-
 def _torch_value_and_pullback(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Pullback]:
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     tracked = torch.is_grad_enabled()
-    # torch's fast attention has no second derivative.
-    with (
-        torch.enable_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        _replaced(torch.nn.functional, "layer_norm", _layer_norm),
-    ):
+    with torch.enable_grad(), differentiable():
         x = ops.convert_to_tensor(x)
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)

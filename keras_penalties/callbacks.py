@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_penalties import compat
-from keras_penalties.autodiff import value_and_gradient
-from keras_penalties.layers.base import PenaltyLayer, Term
-from keras_penalties.numerics import widened
+from keras_penalties.explain.measure import as_batch, gradient_norms
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.terms import terms
-from keras_penalties.typing import Tensor
 
-__all__ = ["TermLogger", "gradient_shares"]
+__all__ = ["LogTerms", "TermLogger", "gradient_shares"]
+
+
+class LogTerms(keras.callbacks.Callback):
+    """Puts into the logs of `fit` the terms that nobody else logs.
+
+    These are the terms of `Penalizing` and `Proximal`, and those of weights' Keras
+    slots: `<term>` is strength × penalty of the weight as it is after the epoch, and
+    `<term>_strength` a strength that moves. With an optimizer's terms `loss` is the
+    data's alone, so that the objective is the sum of `loss` and these. For values at
+    each step there is `TermLogger`.
+
+    Example:
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> model = keras.Sequential([keras.layers.Dense(1, name="line")])
+        >>> optimizer = kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"})
+        >>> model.compile(optimizer, "mse")
+        >>> x = np.ones((4, 1))
+        >>> history = model.fit(x, x, verbose=0, callbacks=[kp.callbacks.LogTerms()])
+        >>> sorted(history.history)
+        ['line_kernel_l2', 'loss']
+    """
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the terms to the logs, which later callbacks see."""
+        for info in terms(self.model):
+            if logs is not None and (value := info.present()) is not None:
+                logs[info.name] = value
+                if not isinstance(getattr(info.penalty, "strength", 0.0), float):
+                    logs[f"{info.name}_strength"] = info.strength
 
 
 class TermLogger(keras.callbacks.Callback):
@@ -27,7 +52,7 @@ class TermLogger(keras.callbacks.Callback):
     The logs that Keras shows are means over the epoch so far; `rows` has a dict for
     each step, or for each `steps_per_execution` of them their mean: `epoch`, `batch`,
     and for each term that acts `<term>` and `<term>_strength`. A layer's term is the
-    value that was in the step's loss. Nobody logs those of `Proximal` and of weights'
+    value that was in the step's loss. Nobody logs those of optimizers and of weights'
     Keras slots, so they are computed here, eagerly, from the weights after the step, as
     all strengths are; those of Keras' activity slots are not to be had. On JAX this
     brings the weights back to Python after each step, which takes time.
@@ -64,21 +89,23 @@ class TermLogger(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Keras sets the layers' sums to zero."""
         self._epoch = epoch
-        self._sums: dict[int, Any] = {}
+        self._before: dict[Any, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Add a row."""
         row: dict[str, float] = {"epoch": self._epoch, "batch": batch}
         model = self.model  # on JAX this is what brings the weights back
         for layer in _hosts(model):
-            sums = ops.convert_to_numpy(layer.sums).astype("float64")
-            step = sums - self._sums.get(id(layer), 0.0)
-            self._sums[id(layer)] = sums
-            for index, term in enumerate(layer.terms):
+            totals, size = layer.logs.totals()
+            since = size - self._before.get(layer, 0.0)
+            self._before[layer] = size
+            for term, total in totals.items():
                 if layer.acts(term):
-                    row[term.name] = float(step[index] / step[-1])
+                    row[term.name] = (total - self._before.get(term, 0.0)) / since
+                self._before[term] = total
         for info in filter(lambda info: info.acts, terms(model)):
-            if (value := info.present()) is not None:
+            # A layer's value was in the step's loss, and is in the row already.
+            if info.host != "layer" and (value := info.present()) is not None:
                 row[info.name] = value
             if info.strength is not None:
                 row[f"{info.name}_strength"] = info.strength
@@ -116,8 +143,8 @@ def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
         y: Its targets.
 
     Returns:
-        The shares by the terms' names, and under `"rest"` that of the data loss and of
-        what else is in the objective. They sum to 1.
+        The shares by the terms' names, of those in Keras' slots too, and under `"rest"`
+        that of the data loss and of what else is in the loss. They sum to 1.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -128,36 +155,7 @@ def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
         >>> round(sum(gradient_shares(model, x, x).values()), 5)
         1.0
     """
-    hosted = [(h, t) for h in _hosts(model) for t in h.terms if h.acts(t)]
-    x, y = (keras.tree.map_structure(ops.convert_to_tensor, z) for z in (x, y))
-    whole = _gradient(model, x, y, lambda loss: loss)
-    parts = {t.name: _gradient(model, x, y, _picked(h, t)) for h, t in hosted}
-    rest = whole - sum(parts.values())
-    norms = {
-        name: float(ops.convert_to_numpy(ops.norm(part)))
-        for name, part in {"rest": rest, **parts}.items()
-    }
-    total = sum(norms.values()) or 1.0
-    return {name: norm / total for name, norm in norms.items()}
-
-
-def _picked(host: PenaltyLayer, term: Term) -> Callable[[Tensor], Tensor]:
-    return lambda loss: host.latest_terms()[term]
-
-
-def _gradient(model: Any, x: Any, y: Any, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """The gradient of a part of the objective in all trained weights, as one vector."""
-    weights = model.trainable_variables
-    sizes = [ops.size(w) for w in weights]
-    flat = ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
-
-    def part(vector: Tensor) -> Tensor:
-        mapping, start = [], 0
-        for weight, size in zip(weights, map(int, sizes), strict=True):
-            value = ops.reshape(vector[start : start + size], weight.shape)
-            mapping.append((weight, ops.cast(value, weight.dtype)))
-            start += size
-        with keras.StatelessScope(mapping, collect_losses=True):
-            return pick(model.compute_loss(x, y, model(x, training=True)))
-
-    return value_and_gradient(part, flat)[1]
+    found = terms(model)
+    norms = gradient_norms(model, found, as_batch(model, (x, y)))
+    shares = {found[i].name: norms.share(norm) for i, norm in norms.terms.items()}
+    return {"rest": norms.share(norms.rest), **shares}

@@ -4,24 +4,55 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import keras
 
+from keras_penalties.anchors import Anchor, hosted
+
 
 def arguments(cls: type) -> list[str]:
-    """The names of a class's own constructor arguments, `**kwargs` left out."""
-    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    """The names of a class's constructor arguments.
+
+    `**kwargs` stands for the arguments that have a default in the constructor of the
+    next base class: a subclass itself must give the others. What a class of Keras takes
+    is left out, since its own `get_config` has it.
+    """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.kind in named and p.name != "self"]
+    found: dict[str, None] = {}
+    inherited = False
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == "keras":
+            break
+        if "__init__" not in vars(base):
+            continue
+        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for p in parameters:
+            if p.kind in named and not (inherited and p.default is p.empty):
+                found[p.name] = None
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+        inherited = True
+    return list(found)
 
 
 def to_config(obj: Any) -> dict[str, Any]:
     """Every constructor argument of `obj` by name, ready for JSON."""
-    return {
-        name: keras.saving.serialize_keras_object(getattr(obj, name))
-        for name in arguments(type(obj))
-    }
+    return {name: _serialized(value, obj) for name, value in given(obj).items()}
+
+
+def given(obj: Any) -> dict[str, Any]:
+    """Every constructor argument of `obj` by name, as the object keeps it."""
+    stored_as = getattr(obj, "stored_as", {})
+    names = arguments(type(obj))
+    return {name: getattr(obj, stored_as.get(name, name)) for name in names}
+
+
+def _serialized(value: Any, owner: Any) -> Any:
+    if isinstance(value, Anchor):
+        return value.config(owner)
+    return keras.saving.serialize_keras_object(value)
 
 
 def from_config(cls: type, config: dict[str, Any]) -> Any:
@@ -54,7 +85,8 @@ class FromSignature:
         return obj
 
     def _identity(self) -> str:
-        return json.dumps(self.get_config(), sort_keys=True)
+        with hosted():
+            return json.dumps(self.get_config(), sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._identity() == other._identity()
@@ -65,3 +97,20 @@ class FromSignature:
     def __repr__(self) -> str:
         values = (f"{n}={getattr(self, n)!r}" for n in arguments(type(self)))
         return f"{type(self).__name__}({', '.join(values)})"
+
+
+class LayerFromSignature(keras.layers.Layer):
+    """A layer, or a model, whose config comes from its constructor's signature."""
+
+    stored_as: ClassVar[Mapping[str, str]] = {}
+    """The attributes of those arguments whose own name Keras has taken."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, and those of every Keras layer."""
+        return {**super().get_config(), **to_config(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The layer that `get_config` described, nested objects included."""
+        layer: Self = from_config(cls, config)
+        return layer

@@ -1,4 +1,4 @@
-"""The main job, end to end: train, watch each term, save, reload elsewhere, report."""
+"""The demo: train, show each term, save, reload in a new process, write a report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(out: Path, epochs: int = 20) -> Path:
     """Train a sparse autoencoder on scikit-learn's digits and write the report.
 
     Args:
-        out: The folder for the report, the pictures and the model; made if need be.
+        out: The folder for the report, the pictures and the model. Created if needed.
         epochs: Epochs of 50 full-batch steps, 1 or more. Default 20, the tutorial's
             1,000 steps.
 
@@ -51,7 +51,7 @@ def run(out: Path, epochs: int = 20) -> Path:
         The report's path, `out/report.html`.
 
     Raises:
-        RuntimeError: if the model that a fresh process loads differs from the trained.
+        RuntimeError: if the model that a fresh process loads differs from this one.
     """
     from sklearn.datasets import load_digits
 
@@ -76,7 +76,7 @@ def run(out: Path, epochs: int = 20) -> Path:
         raise RuntimeError(f"The reloaded model differs: {here} here, {there} there.")
     print(f"A fresh process reloads it: same predictions, loss and next step. {here}")
 
-    # That was one step further: the pictures show the model that was saved.
+    # The check trained the model further: the pictures show the saved model.
     model = keras.saving.load_model(out / "model.keras")
     pictures = draw(model, history, x, out)
     report = out / "report.html"
@@ -86,11 +86,11 @@ def run(out: Path, epochs: int = 20) -> Path:
 
 
 def fingerprint(model: keras.Model, x: np.ndarray) -> dict[str, float]:
-    """What must be equal after a reload, the next training step included."""
+    """Numbers that must be equal after a reload, the next training step included."""
     prediction = model.predict(x, batch_size=len(x), verbose=0).astype("float64")
     steps = [model.train_on_batch(x, x, return_dict=True)["loss"] for _ in range(2)]
-    # The first is the loss as saved, the second that after one more step, as the
-    # running mean of both.
+    # The first number is the loss of the saved model. The second is the mean of that
+    # loss and the loss after one more step, as Keras reports running means.
     return {
         "predictions": float(prediction.sum()),
         "loss": float(steps[0]),
@@ -99,7 +99,7 @@ def fingerprint(model: keras.Model, x: np.ndarray) -> dict[str, float]:
 
 
 def fingerprint_in_fresh_process(folder: Path) -> dict[str, float]:
-    """The same of the saved model, in a new Python that only imports the package."""
+    """The fingerprint of the saved model, from a new Python process."""
     source = (
         "import json, sys, keras, numpy as np, keras_penalties\n"
         "from keras_penalties.demo import fingerprint\n"
@@ -122,7 +122,7 @@ def fingerprint_in_fresh_process(folder: Path) -> dict[str, float]:
 
 
 def draw(model: Any, history: Any, x: np.ndarray, out: Path) -> dict[str, str]:
-    """Write the pictures; their file names with a line on each."""
+    """Write the pictures, and return a caption for each file name."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -155,13 +155,13 @@ def draw(model: Any, history: Any, x: np.ndarray, out: Path) -> dict[str, str]:
     return {
         "loss.png": "The loss and the terms that it is made of.",
         "reconstructions.png": "Digits above, their reconstructions below.",
-        "filters.png": "What the 60 strongest units look for: red more ink, blue less.",
+        "filters.png": "The weights of the 60 strongest units: red is +, blue is −.",
         "activations.png": "Most activations are near 0; each unit's mean is near ρ.",
     }
 
 
 def _tiles(groups: list[np.ndarray], columns: int, cmap: str = "gray_r") -> Any:
-    """Images of 8 x 8 in a grid, each group below the one before."""
+    """Images of 8 x 8 pixels in a grid, each group below the one before."""
     import matplotlib.pyplot as plt
 
     images = np.concatenate(groups)
@@ -207,13 +207,13 @@ img{{max-width:100%}}figure{{margin:2rem 0}}td{{padding-right:2rem}}pre{{overflo
 <h2>Last epoch</h2><table>{rows}</table>
 {figures}
 <h2>Reloaded in a fresh process</h2>
-<p>The same to the last digit there as here: {reloaded}.</p>
+<p>A new process computed the same numbers to the last digit: {reloaded}.</p>
 </html>
 """
 
 
 def _write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all, by a temporary file beside it."""
     beside = path.with_suffix(".partial")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

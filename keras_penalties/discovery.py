@@ -1,4 +1,4 @@
-"""Import every module of a package and hand out what it registers."""
+"""Import every module of a package and return the objects that it registers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_penalties.registry import registered
 def discover(package: ModuleType) -> dict[str, Any]:
     """The registered public objects of a package's modules, by name.
 
-    So a new file needs no entry in any list.
+    A new file therefore needs no entry in any list.
     """
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

@@ -112,6 +112,19 @@ def norm(
     return result if keepdims else ops.squeeze(result, axis)
 
 
+def joined(weights: Sequence[Any]) -> Tensor:
+    """All numbers of some weights as one vector."""
+    return ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
+
+
+def parted(vector: Tensor, like: Sequence[Any]) -> list[Tensor]:
+    """What `joined` made one vector of, in the shapes and dtypes of the weights."""
+    sizes = [math.prod(w.shape) for w in like]
+    parts = ops.split(vector, np.cumsum(sizes[:-1]).tolist())
+    pairs = zip(parts, like, strict=True)
+    return [ops.cast(ops.reshape(part, w.shape), w.dtype) for part, w in pairs]
+
+
 def as_matrix(x: Tensor) -> Tensor:
     """A weight of any rank as (all other axes, output axis), usual for kernels."""
     return ops.reshape(x, (-1, x.shape[-1]))
@@ -129,7 +142,7 @@ def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
 
 
 def from_rows(rows: Tensor, like: Tensor, axis: int | Sequence[int] | None) -> Tensor:
-    """What `as_rows` took apart, in the shape of `like`."""
+    """The inverse of `as_rows`: the rows as a tensor of the shape of `like`."""
     order, _ = index_first(like, axis)
     shape = [like.shape[a] for a in order]
     return ops.transpose(

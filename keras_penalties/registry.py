@@ -21,7 +21,7 @@ from keras_penalties import checks, compat
 
 T = TypeVar("T")
 
-_KINDS = {
+KINDS: dict[str, type] = {
     "loss": keras.losses.Loss,
     "penalty": keras.regularizers.Regularizer,
     "layer": keras.layers.Layer,
@@ -30,11 +30,17 @@ _KINDS = {
     "callback": keras.callbacks.Callback,
     "schedule": keras.optimizers.schedules.LearningRateSchedule,
 }
+"""The class that Keras has for each kind of object."""
+
+
+def add_kind(kind: str, base: type) -> None:
+    """Let subclasses of `base` be registered as a kind of their own."""
+    KINDS[kind] = base
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one registered object."""
+    """The names and the kind of one registered object."""
 
     key: str
     name: str
@@ -74,19 +80,19 @@ def register(
 
     Args:
         obj: The class, or the function `(y_true, y_pred)`, when `@register` is
-            used bare.
+            used without parentheses.
         package: The part of the Keras key before `>`. Default: the top-level
-            package that the object is defined in; a script or a notebook has
-            none and must name one.
-        string_name: Whether the bare snake_case name also works in `compile`
-            and in Keras' slots. Without it only `package>Name` does.
+            package that the object is defined in. A script or a notebook has
+            none and must give one.
+        string_name: Whether the snake_case name also works in `compile` and in Keras'
+            slots. If not, only the key `package>Name` works.
 
     Returns:
         The object itself, or a decorator.
 
     Raises:
-        ValueError: if a name is taken, by Keras or by another registration.
-        TypeError: if the object is of no kind that Keras can save.
+        ValueError: if Keras or another object already has one of the names.
+        TypeError: if the object is neither a class nor a function.
 
     Example:
         >>> import keras_penalties as kp
@@ -117,7 +123,7 @@ def _kind_of(obj: Any) -> str:
     if inspect.isclass(obj):
         if issubclass(obj, keras.Model):
             return "model"
-        for kind, base in _KINDS.items():
+        for kind, base in KINDS.items():
             if issubclass(obj, base):
                 return kind
         return "object"
@@ -125,7 +131,8 @@ def _kind_of(obj: Any) -> str:
         return "loss"
     raise TypeError(
         "Invalid value for argument `obj`. Expected a class, or a function of "
-        f"(y_true, y_pred). Received: obj={obj!r} (of type {type(obj).__name__})"
+        f"(y_true, y_pred). Received: obj={checks.shown(obj)} "
+        f"(of type {type(obj).__name__})"
     )
 
 
@@ -145,7 +152,7 @@ def _refuse_clash(key: str, name: str, kind: str, obj: Any, string_name: bool) -
     registered = keras.saving.get_registered_object(key)
     if registered is not None and not _is_rerun(registered, obj):
         raise ValueError(
-            f"'{key}' is already registered, by {_whose(registered)}. Choose another "
+            f"'{key}' is already registered: {_whose(registered)}. Choose another "
             "name, or another `package`."
         )
     if not string_name:
@@ -154,12 +161,12 @@ def _refuse_clash(key: str, name: str, kind: str, obj: Any, string_name: bool) -
     if holder is not None and not _is_rerun(holder, obj):
         raise ValueError(
             f"The name '{name}' belongs to {_whose(holder)}. Choose another name, or "
-            f"pass `string_name=False` to be reached by '{key}' only."
+            f"pass `string_name=False`, so that only the key '{key}' finds it."
         )
 
 
 def _is_rerun(old: Any, new: Any) -> bool:
-    """In a prompt or a notebook the same definition may be entered again."""
+    """Whether a definition is entered again, which a prompt or a notebook allows."""
     same = (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
     return old is new or (same and hasattr(sys, "ps1"))
 
@@ -184,29 +191,38 @@ def registered(kind: str | None = None, package: str | None = None) -> Iterator[
             yield entry
 
 
-def lookup(name: str, kind: str) -> Any:
-    """The object of that kind that answers to `name`: a key, a class or a string name.
+def lookup(name: str, kind: str, base: type = object) -> Any:
+    """The object of that kind with this name: a key, a class name or a string name.
 
     This package's own names come first, then any other registered one, then Keras'.
+    A class that is no subclass of `base` is neither found nor proposed.
 
     Raises:
-        ValueError: if nothing answers, with the names that come near.
+        ValueError: if there is none. The message has the names that are similar.
     """
-    entries = list(registered(kind))
+    entries = [e for e in registered(kind) if _fits(e.obj, base)]
     entries.sort(key=lambda e: e.package != "keras_penalties")
     for entry in entries:
         if name in (entry.key, entry.name, entry.obj.__name__):
             return entry.obj
-    holder = compat.string_names(kind).get(name)
-    if holder is not None:
+    keras_names = compat.string_names(kind)
+    holder = keras_names.get(name)
+    if holder is not None and _fits(holder, base):
         return holder
     known = {n for e in entries for n in (e.key, e.name)}
-    known |= set(compat.string_names(kind))
+    known |= {n for n, obj in keras_names.items() if _fits(obj, base)}
     hint = checks.near(name, known)
     elsewhere = [e for e in registered() if name in (e.key, e.name, e.obj.__name__)]
-    if elsewhere:
+    if elsewhere and elsewhere[0].kind != kind:
         hint = f" '{name}' is a {elsewhere[0].kind}, not a {kind}."
+    elif elsewhere or holder is not None:
+        owner = _whose(elsewhere[0].obj if elsewhere else holder)
+        hint = f" '{name}' belongs to {owner}, which is no {base.__name__}.{hint}"
     raise ValueError(
-        f"Unknown {kind} name.{hint} Received: {name!r}. "
+        f"Unknown {kind} name: {checks.shown(name)}.{hint} "
         "`keras-penalties list` shows all names."
     )
+
+
+def _fits(obj: Any, base: type) -> bool:
+    return not inspect.isclass(obj) or issubclass(obj, base)

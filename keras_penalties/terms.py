@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,14 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.targets import WeightTarget
+from keras_penalties.hosting.term import Term, term_name
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.proximal import Proximal
+from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
+from keras_penalties.tables import html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,32 @@ class TermInfo:
     """Who applies it: `"layer"`, `"slot"` or `"optimizer"`."""
     acts: bool
     """Whether it can change a weight: a term on a frozen weight can't."""
+    evaluated: float | None = None
+    """The strength in an evaluation, which differs for `Lazy` only."""
     weight: Any = field(default=None, repr=False, compare=False)
-    """The weight itself, where a Keras slot or the optimizer penalises one."""
+    """The weight itself, where one is penalised."""
+    owner: Any = field(default=None, repr=False, compare=False)
+    """The layer, or the optimizer, that applies it."""
+    term: Term | None = field(default=None, repr=False, compare=False)
+    """What a layer or the optimizer hosts; None in a Keras slot."""
+    held: Any = field(default=None, repr=False, compare=False)
+    """The penalty with the arrays that the optimizer keeps for it."""
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether `loss` has it: what an optimizer applies is beside the loss."""
+        return self.acts and self.host != "optimizer"
 
     def present(self) -> float | None:
-        """`strength * value` on the weight as it is.
-
-        None for an output's term, and for one that a layer hosts, which logs it.
-        """
+        """What the term adds on the weight as it is; None for other targets."""
         if self.weight is None:
             return None
         x = widened(self.weight)
-        if self.strength is None:
+        if self.evaluated is None:
             value = self.penalty(x)
         else:
-            value = self.strength * self.penalty.value(x)
+            penalty = self.penalty if self.held is None else self.held
+            value = self.evaluated * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
 
@@ -58,23 +73,26 @@ class Terms(tuple[TermInfo, ...]):
     __slots__ = ()
 
     def __str__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return html_table(self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
         head = ("term", "strength", "penalty", "target", "host", "acts")
-        rows = [head, *(_cells(term) for term in self)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = (
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            )
-            for row in rows
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return [head, *(_cells(term) for term in self)]
 
 
 def _cells(term: TermInfo) -> tuple[str, ...]:
     strength = "-" if term.strength is None else f"{term.strength:.4g}"
     acts = "yes" if term.acts else "no: frozen"
-    kind = getattr(term.penalty, "__name__", type(term.penalty).__name__)
+    kind = _kind(term.penalty)
     return term.name, strength, kind, term.target, term.host, acts
+
+
+def _kind(penalty: Any) -> str:
+    return str(getattr(penalty, "__name__", type(penalty).__name__))
 
 
 def terms(model: keras.Model) -> Terms:
@@ -143,18 +161,16 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
         near = checks.near(term, names)
         checks.refuse("term", f"the name of one of `terms(model)`.{near}", term)
     layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
-    owners: list[Any] = [*layers, *_proximals(model)]
+    owners: list[Any] = [*layers, *_optimizers(model)]
     for owner in owners:
-        for index, owned in enumerate(owner.terms):
+        for owned in owner.terms:
             if owned.name == term:
                 _check_constant(owned)
-                strengths = ops.convert_to_numpy(owner.strengths).copy()
-                strengths[index] = value
-                owner.strengths.assign(strengths)
+                owner.state.set(owned, value)
                 return
     checks.refuse(
         "term",
-        "a term of a layer or of `Proximal`: in a Keras slot a strength is fixed when "
+        "a term of a layer or an optimizer: in a Keras slot a strength is fixed when "
         "the step is traced. Move the penalty to `keras_penalties.layers.Penalized` or "
         "`ActivityPenalty`",
         term,
@@ -162,21 +178,22 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
 
 
 def _check_constant(term: Term) -> None:
-    if not isinstance(term.penalty.strength, float):
+    if not term.strength.settable:
         checks.refuse(
             "term",
             f"a term of constant strength, and that of '{term.name}' moves by itself. "
             "Build the model with a number in its place",
-            term.penalty.strength,
+            term.given_strength,
         )
 
 
-def _proximals(model: Any) -> list[Proximal]:
-    """The model's `Proximal`, also inside other optimizers, with their terms known."""
+def _optimizers(model: Any) -> list[PenaltyOptimizer]:
+    """The model's optimizers with terms, also inside others, their terms known."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return []
-    found = [o for o in compat.flat_optimizers(optimizer) if isinstance(o, Proximal)]
+    inside = compat.flat_optimizers(optimizer)
+    found = [o for o in inside if isinstance(o, PenaltyOptimizer)]
     if found and not optimizer.built:
         optimizer.build(model.trainable_variables)
     return found
@@ -184,18 +201,44 @@ def _proximals(model: Any) -> list[Proximal]:
 
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
-    for optimizer in _proximals(model):
+    hosts = _optimizers(model)
+    if hosts and compat.loses_optimizer(model):
+        _warn_of_loss(model, hosts[0])
+    for optimizer in hosts:
         for term in optimizer.terms:
-            weight = weights.get(term.target)
+            path = term.target.path("")
+            weight = weights.get(path)
+            strength = _number(optimizer.present_strength(term))
+            held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
-                strength=float(ops.convert_to_numpy(optimizer.strength(term))),
-                target=term.target,
+                strength=strength,
+                target=path,
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
+                evaluated=strength,
                 weight=weight,
+                owner=optimizer,
+                term=term,
+                held=held,
             )
+
+
+def _number(x: Any) -> float:
+    return float(ops.convert_to_numpy(x))
+
+
+def _warn_of_loss(model: Any, optimizer: PenaltyOptimizer) -> None:
+    kind, host = type(model).__name__, type(optimizer).__name__
+    warnings.warn(
+        f"{kind} has a `compile` of its own and no `compile_from_config`: Keras does "
+        f"not compile it when it is loaded, so its {host} and the penalties are lost "
+        "then. After loading write `model.compile(optimizer=keras_penalties.optimizers."
+        f"{host}(...), ...)` with the same penalties; the optimizer's state starts "
+        "anew.",
+        stacklevel=4,
+    )
 
 
 def _in_layer(layer: Any) -> Iterator[TermInfo]:
@@ -204,33 +247,49 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
     for term in layer.terms:
         yield TermInfo(
             name=term.name,
-            penalty=getattr(term.penalty, "loss", term.penalty),
-            strength=float(ops.convert_to_numpy(layer.strength(term))),
+            penalty=term.penalty,
+            strength=_number(layer.present_strength(term)),
             target=layer.target_path(term),
             host="layer",
             acts=layer.acts(term),
+            evaluated=_number(
+                layer.state.strength(term, getattr(layer, "steps", 0), training=False)
+            ),
+            weight=_weight(layer, term),
+            owner=layer,
+            term=term,
         )
+
+
+def _weight(layer: Any, term: Term) -> Any:
+    if isinstance(term.target, WeightTarget):
+        return layer.variable(term.target.address)
+    return None
 
 
 def _in_slots(layer: Any) -> Iterator[TermInfo]:
     for variable in compat.own_weights(layer):
         if variable.regularizer is not None:
             path = f"{layer.name}/{variable.name}"
-            yield from _slot_terms(variable.regularizer, path, variable)
+            yield from _slot_terms(variable.regularizer, path, layer, variable)
     if layer.activity_regularizer is not None:
-        yield from _slot_terms(layer.activity_regularizer, layer.name, None)
+        yield from _slot_terms(layer.activity_regularizer, layer.name, layer, None)
 
 
-def _slot_terms(regularizer: Any, target: str, weight: Any) -> Iterator[TermInfo]:
+def _slot_terms(
+    regularizer: Any, target: str, layer: Any, weight: Any
+) -> Iterator[TermInfo]:
     ours = isinstance(regularizer, Penalty)
     for part in regularizer.parts() if ours else [regularizer]:
-        name = part.name if ours else snake_case(type(part).__name__)
+        name = part.name if ours else snake_case(_kind(part))
         yield TermInfo(
-            name=f"{target.replace('/', '_')}_{name}",
+            name=term_name(target, name),
             penalty=part,
             strength=part.strength if ours else None,
             target=target,
             host="slot",
             acts=weight is None or bool(weight.trainable),
+            evaluated=part.strength if ours else None,
             weight=weight,
+            owner=layer,
         )

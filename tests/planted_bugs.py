@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import keras
+from bugs.plant import caught_by
 from keras import ops
 from strategies import WIDE
 
 from keras_penalties import numerics
 from keras_penalties.layers import ActivityPenalty
-from keras_penalties.losses import HalfSumSquaredError, Loss
+from keras_penalties.losses import HalfSumSquaredError
 from keras_penalties.penalties import (
     L1,
     L2,
@@ -28,31 +26,6 @@ from keras_penalties.penalties import (
     Sum,
     TotalVariation,
 )
-
-
-class Bug(NamedTuple):
-    """An object with a fault, and the name of the law that speaks of it."""
-
-    faulty: Any
-    law: str
-
-
-PENALTY_BUGS: list[Bug] = []
-LOSS_BUGS: list[Bug] = []
-LAYER_BUGS: list[Bug] = []
-
-
-def caught_by(law: str, *args: Any, **kwargs: Any) -> Any:
-    """Plant an object of the class, made with these arguments."""
-
-    def plant(cls: type) -> type:
-        books = {Loss: LOSS_BUGS, keras.layers.Layer: LAYER_BUGS}
-        found = (bugs for base, bugs in books.items() if issubclass(cls, base))
-        next(found, PENALTY_BUGS).append(Bug(cls(*args, **kwargs), law))
-        return cls
-
-    return plant
-
 
 # Value.
 
@@ -268,7 +241,9 @@ class LargestStepOfTheGroup(Grouped):
     def compute_prox(self, x, t):
         each = self._layout.rows(ops.broadcast_to(t, x.shape))
         rows = self._layout.rows(x)
-        return self._layout.joined(self._scaled(rows, ops.max(each, axis=1)), x)
+        return self._layout.joined(
+            self._scaled(rows, (1,), ops.max(each, axis=1, keepdims=True)), x
+        )
 
 
 @caught_by("prox_is_right_for_any_spread_of_steps")
@@ -302,11 +277,6 @@ class HardForSoft(L1):
 @caught_by("an_unknown_prox_raises", 0.5)
 class HidesItsProx(L1):
     has_prox = False
-
-
-@caught_by("prox_minimises", 0.5)
-class PromisesAProx(KLSparsity):
-    has_prox = True
 
 
 # Dtypes and sizes.
@@ -377,11 +347,12 @@ class TakesAnyStrength(L1):
 
 
 @caught_by("a_weight_slot_trains", 0.5)
-class HasNoSlope(L1):
+class HalfTheSlopeInASlot(L1):
     """Its laws' gradient is right: only what a slot calls is not."""
 
     def __call__(self, x):
-        return ops.stop_gradient(super().__call__(x))
+        half = 0.5 * super().__call__(x)
+        return half + ops.stop_gradient(half)
 
 
 @caught_by("an_indicator_is_refused_where_a_gradient_would_act", 0.0)
@@ -449,6 +420,33 @@ class LosesItsScale(HalfSumSquaredError):
 
     def get_config(self):
         return {**super().get_config(), "dtype": None}
+
+
+@caught_by("weights_and_masks_belong_to_samples")
+class WeighsAlongTheLastAxis(HalfSumSquaredError):
+    """As Keras does with a weight for each sample of two axes."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None and sample_weight.shape == y_pred.shape[1:2]:
+            sample_weight = sample_weight + ops.zeros(y_pred.shape[:-1])
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+@caught_by("what_is_absent_has_no_part")
+class LeavesTheAbsentInputs(HalfSumSquaredError):
+    """So that 0 is multiplied by an infinite slope."""
+
+    def unreduced(self, y_true, y_pred, sample_weight=None, mask=None):
+        return super().unreduced(y_true, y_pred)
+
+
+@caught_by("an_unknown_target_has_no_part")
+class CountsTheUnknown(HalfSumSquaredError):
+    def unreduced(self, *args):
+        values, known = super().unreduced(*args)
+        if known is not None:
+            values = ops.where(known, values, 0.0)
+        return values, None
 
 
 # Layers.

@@ -575,3 +575,55 @@ def test_sparsity_of_what_compact_does_not_know():
     assert found.flops is found.compact_parameters is None
     sequence = built(layers.LSTM(2, name="lstm"), layers.Dense(1), shape=(3, 2))
     assert kp.sparsity(sequence).not_counted == ("lstm",)
+
+
+# What the warnings and the table say.
+
+
+def warned(model):
+    with pytest.warns(UserWarning, match="Channels that stay") as caught:
+        kp.compact(model)
+    (message,) = {str(w.message) for w in caught if "stay" in str(w.message)}
+    return message
+
+
+def test_a_model_from_which_nothing_is_removed_is_told_with_the_reasons():
+    model = built(layers.Dense(4, "relu"), layers.Dense(2), shape=(3,))
+    message = warned(model)
+    assert message.startswith(
+        "`compact` removed nothing. Channels that stay: 4 because a channel of its "
+        "group varies, and a layer reads it; 2 because it is an output of the model."
+    )
+    assert "kp.compaction.Plan(model)" in message
+
+
+def test_the_reason_for_nothing_removed_is_that_of_most_channels():
+    first, norm = layers.Dense(9, name="first"), layers.LayerNormalization(name="norm")
+    model = built(first, norm, layers.Dense(2), shape=(3,))
+    zero(first.kernel, slice(None), [0])
+    message = warned(model)
+    assert (
+        "Channels that stay: 18 because norm normalises over the channels; 2" in message
+    )
+    assert "Channels that stay although they are constant: 1 of 'first'" in message
+
+
+def test_a_warning_is_short_whatever_the_model():
+    stack = []
+    for i in range(40):
+        stack += [layers.Dense(2, name=f"dense_{i}"), layers.LayerNormalization()]
+    model = built(*stack, layers.Dense(1), shape=(2,))
+    for layer in model.layers[:-1:2]:
+        zero(layer.kernel, slice(None), [0])
+    assert len(warned(model)) <= 2000
+
+
+def test_what_comes_back_has_types():
+    model = built(layers.Dense(4), layers.Dense(2), shape=(3,))
+    plan = Plan(model)
+    assert plan.removes_nothing
+    assert {type(row).__name__ for row in plan.rows} == {"Row"}
+    assert isinstance(plan.apply(), keras.Model)
+    found = kp.sparsity(model)
+    assert isinstance(found, kp.compaction.Sparsity)
+    assert all(isinstance(row.why, str) for row in plan.rows)

@@ -1,8 +1,9 @@
-"""Each private use of Keras is still needed, and still works.
+"""What `compat` gives works; a private part that Keras lacks costs its own feature.
 
-A test that fails here after an update of Keras is good news: the reason for a
-work-around is gone.
+That each of these is still needed is the matter of `test_needless.py`.
 """
+
+import json
 
 import keras
 import numpy as np
@@ -12,98 +13,132 @@ from keras import layers, ops
 
 import keras_penalties as kp
 from keras_penalties import compat
+from keras_penalties.compat import private
+from keras_penalties.compat.names import _keys_as_configs
 
 OURS = "keras_penalties>HalfSumSquaredError"
 
+FEATURES = """
+import json, types, importlib, warnings
+import keras, numpy as np
+from keras import layers
 
-def test_registered_names_are_still_unknown_to_keras_itself():
-    @keras.saving.register_keras_serializable("compat")
-    class OnlyRegistered(keras.losses.Loss):
-        def call(self, y_true, y_pred):
-            return ops.mean(y_true - y_pred, axis=-1)
+module, _, part = "%s".partition(":")
+plain = importlib.import_module
 
-    with pytest.raises(ValueError, match="Could not interpret loss"):
-        keras.losses.get("compat>OnlyRegistered")
+def lacking(name):
+    found = plain(name)
+    if name != module:
+        return found
+    return types.SimpleNamespace(**{k: v for k, v in vars(found).items() if k != part})
+
+importlib.import_module = lacking
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    import keras_penalties as kp
+importlib.import_module = plain
+X = np.ones((4, 3), "float32")
+
+def trained(*given, loss="mse", optimizer="sgd"):
+    model = keras.Sequential([keras.Input((3,)), *given])
+    model.compile(optimizer, loss)
+    model.train_on_batch(X, X)
+    return model
+
+def penalized(policy):
+    dense = layers.Dense(3, dtype=policy)
+    return kp.layers.Penalized(dense, {"kernel": "l1(0.1)"}, "l1(0.1)", dtype=policy)
+
+features = {
+    "key": lambda: trained(layers.Dense(3), loss="keras_penalties>HalfSumSquaredError"),
+    "slot": lambda: trained(layers.Dense(3, kernel_regularizer=kp.penalties.L1(0.1))),
+    "layer": lambda: trained(penalized("float32")),
+    "mixed": lambda: trained(penalized("mixed_bfloat16")),
+    "masks": lambda: trained(
+        kp.layers.InputGradient(layers.Dense(3, "tanh"), "l2(0.1)")
+    ),
+    "proximal": lambda: trained(
+        layers.Dense(3), optimizer=kp.optimizers.Proximal("sgd", {"kernel": "l1(0.1)"})
+    ),
+    "compact": lambda: kp.compact(trained(layers.Dense(3))),
+}
+found = {"import": [str(w.message) for w in warned if "private" in str(w.message)]}
+for name, use in features.items():
+    try:
+        use()
+    except Exception as error:
+        found[name] = [f"{type(error).__name__}: {error}"]
+print(json.dumps({name: said for name, said in found.items() if said}))
+"""
+
+# The private part, the features that need it, the words for the feature in the error.
+PARTS = {
+    "keras.src.losses:ALL_OBJECTS_DICT": ({"import", "key"}, "String names of losses"),
+    "keras.src.backend.common.variables:AutocastScope": ({"mixed"}, "Mixed precision"),
+    "keras.src.backend.common.masking:get_keras_mask": ({"masks"}, "Masks of tensors"),
+    "keras.src.backend.common.stateless_scope:get_stateless_scope": (
+        {"layer", "mixed", "masks"},
+        "Layers that add penalties",
+    ),
+    "keras.src.models.functional:Functional": ({"compact"}, "Compaction"),
+    "keras.src.no_such_module:part": (set(), ""),
+}
 
 
-def test_a_loss_key_is_still_loaded_as_a_class():
-    config = keras.saving.deserialize_keras_object({"loss": OURS})
-    assert config["loss"] is kp.losses.HalfSumSquaredError
-    with pytest.raises(TypeError):
-        keras.saving.serialize_keras_object(config["loss"])
-    mended = compat._keys_as_configs({"a": OURS, "b": ["mse", OURS], "c": None})
+@pytest.mark.skipif(BACKEND != "jax", reason="alike on every backend: the fastest does")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_costs_its_own_feature(part, fresh_process):
+    lost, feature = PARTS[part]
+    found = json.loads(fresh_process(FEATURES % part).splitlines()[-1])
+    assert set(found) == lost
+    messages = [m for name, said in found.items() for m in said if name != "key"]
+    for message in messages:
+        assert feature in message
+        assert part.replace(":", ".") in message
+        assert f"Keras {keras.__version__} lacks" in message
+        assert f"pip install keras=={private.NEWEST_RELEASE}" in message
+
+
+def test_a_missing_attribute_names_the_feature():
+    optimizer = keras.optimizers.SGD()
+    with pytest.raises(RuntimeError, match=r"`Proximal`.*`SGD\._gone`"):
+        private.part_of(optimizer, "_gone", "`Proximal`")
+
+
+def test_the_first_place_that_has_the_part_is_taken():
+    places = ["keras.gone:ops", "keras:gone", "keras:ops", "keras:layers"]
+    assert private.private("Nothing", *places) is keras.ops
+
+
+def test_keys_of_losses_become_configs():
+    mended = _keys_as_configs({"a": OURS, "b": ["mse", OURS], "c": None})
     assert mended["a"] == mended["b"][1]
     assert mended["a"]["registered_name"] == OURS
     assert mended["b"][0] == "mse"
     assert mended["c"] is None
-    assert compat._keys_as_configs(mended) == mended
+    assert _keys_as_configs(mended) == mended
 
 
-def test_weights_still_come_autocast_in_call():
-    seen = {}
+def test_full_precision_reads_a_weight_in_its_own_dtype():
+    seen = []
 
     class Reads(layers.Dense):
         def call(self, inputs):
-            def dtype():
-                return keras.backend.standardize_dtype(
-                    ops.convert_to_tensor(self.kernel).dtype
-                )
-
-            seen["plain"] = dtype()
             with compat.full_precision():
-                seen["full"] = dtype()
+                # Here, not after: on TensorFlow it would be the variable itself.
+                dtype = ops.convert_to_tensor(self.kernel).dtype
+            seen.append(keras.backend.standardize_dtype(dtype))
             return super().call(inputs)
 
     Reads(2, dtype="mixed_float16")(np.ones((1, 2), "float32"))
-    assert seen == {"plain": "float16", "full": "float32"}
+    assert set(seen) == {"float32"}
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="a fault of Keras on JAX")
-def test_a_shared_layers_losses_are_still_dropped_on_jax():
-    class AddsOne(layers.Layer):
-        def call(self, inputs):
-            self.add_loss(ops.sum(0.0 * inputs) + 1.0)
-            return inputs
-
-    layer = AddsOne()
-    inputs = keras.Input((1,))
-    model = keras.Model(inputs, layer(layer(layer(inputs))))
-    model.compile("sgd", "mse")
-    total = model.evaluate(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
-    assert total == 1.0  # 3.0 were right
-
-
-def test_the_activity_slot_divides_from_keras_3_14_on():
-    layer = layers.Activation("linear", activity_regularizer=keras.regularizers.L1(1.0))
-    layer(np.ones((4, 1), "float32"))
-    expected = 1.0 if compat._SLOT_DIVIDES else 4.0
-    assert float(sum(layer.losses)) == expected
-    assert compat._LAYER_CALL is not None
-
-
-def test_metrics_on_jax_are_still_computed_without_the_layers_weights():
-    """Why `latest_mean` hands the traced means over."""
-    if BACKEND != "jax":
-        pytest.skip("a fault of Keras on JAX")
-    layer = kp.layers.ActivityPenalty("l1(1.0)", name="a")
-    layer._shown.means[0]._mean = lambda index: layer.sums.value[index]
-    model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(1)])
-    model.compile("sgd", "mse")
-    logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)
-    assert logs["a_l1"] == 0.0  # 2.0 were right
-
-
-def test_who_reads_which_tensor_is_still_private():
-    """Keras tells which layers a model has, not their calls: why `graph` exists."""
+def test_graph_tells_who_reads_which_tensor():
     dense = layers.Dense(2)
     inputs = keras.Input((2,))
-    outputs = dense(dense(inputs))
-    model = keras.Model(inputs, outputs)
+    model = keras.Model(inputs, dense(dense(inputs)))
     chain = keras.Sequential([inputs, dense, layers.ReLU()])
-    for thing in (model, chain, dense, outputs):
-        public = [name for name in dir(thing) if not name.startswith("_")]
-        assert not [name for name in public if "node" in name]
-    assert not hasattr(chain, "operations")  # as a Functional model has
     for built, operations in ((model, [dense, dense]), (chain, chain.layers)):
         given, nodes, out = compat.graph(built)
         assert [node.operation for node in nodes] == operations

@@ -86,10 +86,87 @@ def test_a_bare_docstring_is_refused(hooks):
             pass
 
     entry = Entry("some>Bare", snake_case("Bare"), "penalty", Bare)
-    words = ["`strength`", "`width`", "Example", "formula", "Source"]
+    words = [
+        "`strength`",
+        "`width`",
+        "Example",
+        "formula",
+        "Source",
+        "Shapes",
+        "Raises",
+    ]
     found = hooks.problems(entry)
     assert len(found) == len(words)
     assert all(word in line for word, line in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("layer", ["`Shapes:`", "`Raises:`"]),
+        ("optimizer", ["`Raises:`"]),
+        ("schedule", ["`Raises:`"]),
+        ("callback", []),
+    ],
+)
+def test_shapes_and_raises_are_asked_of_each_kind_that_has_them(hooks, kind, expected):
+    class Told:
+        """Says all but its shapes and what it refuses.
+
+        Args:
+            width: A number.
+
+        Example:
+            >>> Told(1)
+        """
+
+        def __init__(self, width):
+            pass
+
+    class Plain(Told):
+        __doc__ = Told.__doc__ + "\n        Shapes: any, unchanged.\n"
+
+        def __init__(self):
+            pass
+
+    def lacks(cls):
+        return hooks.problems(Entry("some>Told", "told", kind, cls))
+
+    assert lacks(Told) == [f"some>Told lacks {what}" for what in expected]
+    assert lacks(Plain) == []  # without arguments there is nothing to refuse
+
+
+def test_an_option_counts_as_documented_where_kwargs_and_a_base_are(hooks):
+    class Base:
+        """A base.
+
+        Args:
+            name: For logs.
+        """
+
+        def __init__(self, name=None):
+            pass
+
+    class Kept(Base):
+        """Says that it takes the base's.
+
+        Args:
+            **kwargs: As in `Base`.
+        """
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+    class Silent(Base):
+        """Says nothing of what it passes on."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+    def lacks(cls):
+        return any("`name`" in p for p in hooks.problems(Entry("a>b", "b", "", cls)))
+
+    assert [lacks(cls) for cls in (Base, Kept, Silent)] == [False, False, True]
 
 
 def test_a_page_of_the_root_finds_its_way_in_the_docs(hooks):

@@ -132,7 +132,7 @@ def test_it_is_a_weight_that_is_saved_and_goes_on(tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(strengths(again), strengths(model))
-    assert again.get_layer("far_loss").terms[0].penalty.strength == Learned(0.5)
+    assert again.get_layer("far_loss").terms[0].given_strength == Learned(0.5)
     assert trained(again, 5) == trained(model, 5)
     np.testing.assert_array_equal(strengths(again), strengths(model))
     names = [w.path for w in model.trainable_weights]

@@ -9,13 +9,9 @@ from loss_proofs import samples, slope
 from strategies import BACKEND
 
 from keras_penalties import autodiff, compat
-from keras_penalties.losses import CoxPartialLikelihood, GaussianNLL
-from keras_penalties.losses.contrastive import _Contrastive
+from keras_penalties.losses.base import BatchLoss
 
-LOSSES = [
-    pytest.param(loss, id=name)
-    for name, loss in [*cases("loss"), ("gaussian_nll-beta", GaussianNLL(beta=0.5))]
-]
+LOSSES = [pytest.param(make(), id=name) for name, make in cases("loss")]
 EVERY = pytest.mark.parametrize("loss", LOSSES)
 
 
@@ -25,7 +21,7 @@ def data(loss, batch=6, seed=0):
 
 def of_batch(loss):
     """Whether a sample's value depends on the others."""
-    return isinstance(loss, CoxPartialLikelihood | _Contrastive)
+    return isinstance(loss, BatchLoss)
 
 
 @EVERY
@@ -38,6 +34,20 @@ def test_extreme_predictions_are_finite(loss):
         assert np.all(np.isfinite(samples(loss, y_true, extreme, "float32")))
         assert np.all(np.isfinite(slope(loss, y_true, extreme, "float32")))
         assert np.all(np.isfinite(samples(loss, y_true, extreme, "float16")))
+
+
+@EVERY
+def test_a_misspelt_option_is_named(loss):
+    with pytest.raises(TypeError, match="'nmae'"):
+        type(loss).from_config({**loss.get_config(), "nmae": "other"})
+
+
+@EVERY
+def test_the_config_has_every_argument_of_the_bases(loss):
+    options = {"name": "other", "reduction": "sum", "dtype": "float16"}
+    config = type(loss).from_config({**loss.get_config(), **options}).get_config()
+    assert options.items() <= config.items()
+    assert list(config)[-4:] == [*options, "ignore"]
 
 
 @EVERY
@@ -55,11 +65,10 @@ def test_a_masked_sample_does_not_count(loss):
     y_pred[[1, 4]] = 0.0
     masked = keras.layers.Masking()(ops.convert_to_tensor(y_pred, "float32"))
     kept = [0, 2, 3, 5]
-    expected = samples(loss, y_true, y_pred, "float32")[kept].mean()
+    expected = samples(loss, y_true[kept], y_pred[kept], "float32").mean()
     assert float(loss(y_true, masked)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    if not of_batch(loss):
-        alone = float(loss(y_true[kept], y_pred[kept]))
-        assert alone == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    alone = float(loss(y_true[kept], y_pred[kept]))
+    assert alone == pytest.approx(expected, rel=1e-5, abs=1e-6)
     nobody = keras.layers.Masking()(ops.zeros(y_pred.shape))
     assert float(loss(y_true, nobody)) == 0.0
 

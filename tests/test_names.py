@@ -106,12 +106,12 @@ def test_get_parses(text, expected):
     ("text", "message"),
     [
         ("elastic_nett", "Did you mean 'elastic_net'"),
-        ("l1(__import__('os').getcwd())", "Invalid identifier"),
+        ("l1(__import__('os').getcwd())", "Unknown penalty name"),
         ("l1(open('x'))", "Unknown penalty name"),
-        ("l1(*[1])", "Invalid identifier"),
-        ("l1(**{'strength': 1})", "Invalid identifier"),
-        ("l1(0.1", "Invalid identifier"),
-        ("l1(x for x in y)", "Invalid identifier"),
+        ("l1(*[1])", "Invalid penalty string"),
+        ("l1(**{'strength': 1})", "Invalid penalty string"),
+        ("l1(0.1", "Invalid penalty string"),
+        ("l1(x for x in y)", "Unknown penalty name"),
         ("l1(-1)", "argument `strength`"),
         ("half_sum_squared_error", "is a loss, not a penalty"),
         ("", "Unknown penalty name"),
@@ -124,7 +124,7 @@ def test_get_refuses(text, message):
 
 def test_get_refuses_what_is_no_penalty():
     for bad in (3, None, keras.regularizers.L1(), OURS):
-        with pytest.raises(ValueError, match=r"argument `identifier`|is a loss"):
+        with pytest.raises(ValueError, match="argument `identifier`"):
             kp.get(bad)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from holder import Holder, values
 from laws.book import by_gradient, cases
 from strategies import generic
@@ -101,14 +102,13 @@ def test_models_reload_in_a_fresh_process(tmp_path, fresh_process, monkeypatch):
 
 def test_every_penalty_and_loss_reloads_in_a_fresh_process(tmp_path, fresh_process):
     """All examples of all classes, in one file."""
-    penalties = [
-        p for _, p in cases("penalty") if p.statistic is None and by_gradient(p)
-    ]
+    examples = [make() for _, make in cases("penalty")]
+    penalties = [p for p in examples if p.statistic is None and by_gradient(p)]
     starts = [generic(p)[-1] for p in penalties]
     inputs = x = keras.Input((4,))
     for penalty, start in zip(penalties, starts, strict=True):
         x = Holder(penalty, start.shape)(x)
-    losses = [loss for _, loss in cases("loss")]
+    losses = [make() for _, make in cases("loss")]
     outputs = [keras.layers.Dense(2, name=f"out_{i}")(x) for i in range(len(losses))]
     model = keras.Model(inputs, outputs)
     for layer, start in zip(model.layers[1:], starts, strict=False):
@@ -131,6 +131,7 @@ print("OUTCOME", json.dumps([values(again), again.get_compile_config()["loss"]])
     assert len(there[1]) >= 1
 
 
+@pytest.mark.needless
 def test_keras_own_huber_loses_what_ours_keeps():
     """Why `Loss` has a config of its own: the day this fails, Keras has mended it."""
     ours = kp.losses.HalfSumSquaredError(reduction="sum", dtype="float16", name="n")

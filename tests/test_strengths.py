@@ -148,7 +148,7 @@ class TestSteps:
         model.fit(X, X, batch_size=2, epochs=2, verbose=0)
         assert step_of(model) == 8
         proximal = model.optimizer
-        assert wide(proximal.strength(proximal.terms[0])) == 4
+        assert wide(proximal.present_strength(proximal.terms[0])) == 4
 
     def test_a_pass_whose_step_loss_scaling_skips_counts(self):
         model = weight_model()
@@ -160,7 +160,7 @@ class TestSteps:
         model.train_on_batch(X, np.full_like(X, np.inf))
         assert step_of(model) == 2
         proximal = scaled.inner_optimizer
-        assert wide(proximal.strength(proximal.terms[0])) == 1
+        assert wide(proximal.present_strength(proximal.terms[0])) == 1
 
     def test_restoring_the_best_weights_rewinds_the_count_with_them(self):
         model = weight_model()

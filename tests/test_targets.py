@@ -138,6 +138,15 @@ class TestStep:
         model.train_on_batch(np.zeros((2, 3)), np.zeros((2, 3)))
         assert kp.terms(model)[0].strength == pytest.approx(0.25 * np.exp(0.05 / 4))
 
+    def test_relative_steps_to_a_value_below_zero(self):
+        """The mean −1 exceeds −4, so the strength grows, by its share of 4."""
+        target = Target(-4.0, "mean", "==", 0.25, rate=0.01, relative=True, damping=0.0)
+        layer = kp.layers.ActivityPenalty(kp.penalties.L1(target))
+        model = keras.Sequential([keras.Input((3,)), layer])
+        model.compile(keras.optimizers.SGD(0.0))
+        model.train_on_batch(np.full((2, 3), -1.0))
+        assert kp.terms(model)[0].strength == pytest.approx(0.25 * np.exp(0.03 / 4))
+
     @pytest.mark.parametrize("tolerance", [0.0, 0.3])
     def test_density_counts_what_is_larger_than_the_tolerance(self, tolerance):
         x = np.array([[0.0, -0.5, 0.2], [1.0, 0.0, 0.0]], "float32")
@@ -145,14 +154,14 @@ class TestStep:
         target = Target(0.1, of="density", rate=1.0, tolerance=tolerance)
         layer = kp.layers.ActivityPenalty(kp.penalties.L1(target))
         layer(ops.convert_to_tensor(x), training=True)
-        strength = wide(layer.strength(layer.terms[0]))
+        strength = wide(layer.present_strength(layer.terms[0]))
         assert strength == pytest.approx(density - 0.1)
 
     def test_bounds(self):
         zero, low, high = map(ops.convert_to_tensor, (0.0, -1.0, 1.0))
         for kind, expected in (("<=", (0, 1)), (">=", (-1, 0)), ("==", (-1, 1))):
             target = Target(0.0, kind=kind, rate=1.0)
-            moved = [wide(target.step(zero, None, e)[0]) for e in (low, high)]
+            moved = [wide(target.moved(zero, zero, None, e)[1]) for e in (low, high)]
             assert moved == list(expected)
 
     def test_a_layer_that_is_called_twice_moves_a_weights_multiplier_once(self):

@@ -1,4 +1,4 @@
-"""Models that get smaller: what group penalties made zero is taken out."""
+"""Smaller models: units whose weights a group penalty made zero are removed."""
 
 import sys
 
@@ -7,6 +7,6 @@ from keras_penalties.compaction.rules import follows
 from keras_penalties.compaction.sparsity import Sparsity, sparsity
 from keras_penalties.discovery import discover
 
-discover(sys.modules[__name__])  # every file that says what a layer kind does
+discover(sys.modules[__name__])  # each file that registers rules for layers
 
 __all__ = ["Plan", "Sparsity", "compact", "follows", "sparsity"]

@@ -1,14 +1,19 @@
-"""Functions that work entry by entry, so that a constant stays one."""
+"""Functions that work entry by entry: they make a constant out of a constant."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from keras_penalties.compaction.channels import Values
+from keras_penalties.typing import Tensor
+
+Activation: TypeAlias = layers.Layer | Callable[[Tensor], Tensor] | None
+"""An activation layer, a function, or None for the identity."""
 
 _MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}
 _BY_ENTRY = {
@@ -23,20 +28,20 @@ _NAMES = """
     Mish Negative Relu Relu6 Selu Sigmoid Silu Softplus Softsign Square Tanh
 """
 OPERATIONS = tuple(_NAMES.split())
-"""Of `keras.ops`, by their classes' names."""
+"""The operations of `keras.ops` that work entry by entry, by their classes' names."""
 
 
-def works_by_entry(activation: Any) -> bool:
+def works_by_entry(activation: Activation) -> bool:
     """Whether an activation is known to work entry by entry."""
-    if type(activation) is layers.Activation:
-        return works_by_entry(activation.activation)
     if isinstance(activation, layers.Layer):
+        if type(activation) is layers.Activation:
+            return works_by_entry(activation.activation)
         return type(activation) in _LAYERS
     return activation is None or activation in _BY_ENTRY
 
 
-def activated(activation: Any, constants: Values) -> Values:
-    """What constants become; those that vary, or are not finite, vary."""
+def activated(activation: Activation, constants: Values) -> Values:
+    """The constants after an activation. A result that is not finite is varying."""
     if activation is None:
         return constants
     call = activation.call if isinstance(activation, layers.Layer) else activation

@@ -1,4 +1,4 @@
-"""Which channels of a graph's tensors stay or go together."""
+"""The channels of a model's tensors, and the groups that they form."""
 
 from __future__ import annotations
 
@@ -18,36 +18,42 @@ Mask = npt.NDArray[np.bool_]
 class Channels:
     """The channels of one tensor: its slices along one axis.
 
-    Channels with one id, in whatever tensors, stay or go together.
+    Channels with the same id, also in different tensors, are the same channel: all of
+    them stay or all are removed.
     """
 
     ids: Ids
     axis: int
     constants: Values
-    """What a channel is for every input and at every position; NaN if it varies."""
+    """The value that a channel has for every input and at every position, or NaN if its
+    value varies."""
 
     def with_constants(self, constants: Values) -> Channels:
         """The same channels after a function that works channel by channel."""
         return Channels(self.ids, self.axis, constants)
 
 
-class Book:
-    """The ids of all channels, which of them are tied, and which must stay."""
+class ChannelGroups:
+    """The ids of all channels, the groups that they form, and those that must stay.
+
+    Channels of one group stay together or are removed together. The groups are disjoint
+    sets, each a tree of ids (union-find).
+    """
 
     def __init__(self) -> None:
         self._parents: list[int] = []
         self._kept: list[tuple[Ids, str]] = []
         self.tensors: list[Ids] = []
 
-    def fresh(self, count: int) -> Ids:
+    def new(self, count: int) -> Ids:
         """New ids for a tensor's channels."""
         ids = np.arange(len(self._parents), len(self._parents) + count)
         self._parents += ids.tolist()
         self.tensors.append(ids)
         return ids
 
-    def tie(self, a: Ids, b: Ids) -> None:
-        """Let each of `a` stay or go with the one of `b` at its place."""
+    def unite(self, a: Ids, b: Ids) -> None:
+        """Put each channel of `a` into the group of the channel of `b` at its place."""
         for x, y in zip(a.tolist(), b.tolist(), strict=True):
             self._parents[self._root(x)] = self._root(y)
 
@@ -59,15 +65,15 @@ class Book:
         return x
 
     def keep(self, ids: Ids, why: str) -> None:
-        """Let these stay."""
+        """Mark these channels, and so their groups, as needed, with a reason."""
         self._kept.append((ids, why))
 
     def roots(self) -> Ids:
-        """One id for all that are tied, by id."""
+        """For each id the root of its group."""
         return np.array([self._root(x) for x in range(len(self._parents))], dtype=int)
 
     def kept(self) -> dict[int, str]:
-        """The roots of those that must stay, and the first reason for each."""
+        """The roots of the groups that must stay, with the first reason for each."""
         kept: dict[int, str] = {}
         for ids, why in self._kept:
             for x in ids.tolist():
@@ -76,17 +82,17 @@ class Book:
 
 
 def varying(count: int) -> Values:
-    """Constants of channels none of which is constant."""
+    """The constants of channels that all vary."""
     return np.full(count, np.nan)
 
 
 def same_in_all(constants: list[Values]) -> Values:
-    """Where all agree, what they are."""
+    """The constants where all agree, NaN elsewhere."""
     first = constants[0]
     return np.where(np.all([c == first for c in constants], axis=0), first, np.nan)
 
 
 def array(variable: Any) -> npt.NDArray[Any]:
-    """A weight's value; in float32 if numpy has no such dtype."""
+    """A weight's value as an array, in float32 if numpy lacks the weight's dtype."""
     value = ops.convert_to_numpy(variable)
     return value.astype("float32") if value.dtype.kind not in "fiub" else value

@@ -1,15 +1,17 @@
-"""Layers with a kernel, which read some channels and make others."""
+"""Layers with a kernel, which mix their input channels and make new ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from keras import layers
 
 from keras_penalties.compaction.activations import activated, works_by_entry
 from keras_penalties.compaction.channels import (
     Channels,
+    Ids,
     Values,
     array,
     same_in_all,
@@ -17,11 +19,11 @@ from keras_penalties.compaction.channels import (
 )
 from keras_penalties.compaction.rules import (
     Call,
-    Read,
+    Reader,
     Rule,
     Slices,
     follows,
-    keep_whole,
+    keep_unchanged,
     rule_of,
 )
 from keras_penalties.layers import Penalized
@@ -39,7 +41,7 @@ def convolution(call: Call) -> Rule:
     """`filters` channels from a kernel (..., in, out)."""
     layer = call.layer
     if layer.groups != 1:
-        return keep_whole(call, f"{layer.name} has groups")
+        return keep_unchanged(call, f"{layer.name} has groups")
     kernel = array(layer.kernel)
     rank = kernel.ndim
     taps = kernel.reshape(-1, *kernel.shape[-2:])
@@ -50,7 +52,7 @@ def convolution(call: Call) -> Rule:
 
 @follows(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 def transposed_convolution(call: Call) -> Rule:
-    """`filters` channels from a kernel (..., out, in); a constant does not stay one."""
+    """`filters` channels from a kernel (..., out, in). No output is constant."""
     kernel = array(call.layer.kernel)
     rank = kernel.ndim
     taps = kernel.reshape(-1, *kernel.shape[-2:]).swapaxes(1, 2)
@@ -66,7 +68,7 @@ def separable_convolution(call: Call) -> Rule:
     inputs, many = depth.shape[-2:]
     by_input = point.reshape(inputs, many, -1)
     taps = np.einsum("tim,imo->tio", depth.reshape(-1, inputs, many), by_input)
-    x, outputs = call.along(_axis(layer)), call.book.fresh(point.shape[-1])
+    x, outputs = call.along(_axis(layer)), call.groups.new(point.shape[-1])
     rank = depth.ndim
     slices = {
         "depthwise_kernel": {rank - 2: x.ids},
@@ -78,7 +80,7 @@ def separable_convolution(call: Call) -> Rule:
 
 @follows(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def depthwise_convolution(call: Call) -> Rule:
-    """Each channel makes `depth_multiplier` others, and goes with them."""
+    """Each input channel makes `depth_multiplier` output channels, of its own group."""
     layer = call.layer
     x = call.along(_axis(layer))
     kernel = array(layer.kernel)
@@ -96,17 +98,17 @@ def depthwise_convolution(call: Call) -> Rule:
     return Rule(
         Channels(ids, axis, _after(call, constants, ids)),
         slices={"kernel": {kernel.ndim - 2: x.ids}, "bias": {0: ids}},
-        multiplies={"kernel": positions},
+        positions={"kernel": positions},
     )
 
 
 @follows(layers.Embedding)
 def embedding(call: Call) -> Rule:
-    """`output_dim` channels from a table; the input is indices."""
+    """`output_dim` channels from a table. The input is indices."""
     (x,) = call.inputs
-    call.book.keep(x.ids, "they are indices")
+    call.groups.keep(x.ids, "it is an input of indices")
     table = array(call.layer.embeddings)
-    outputs = call.book.fresh(table.shape[1])
+    outputs = call.groups.new(table.shape[1])
     constants = same_in_all(list(table.astype("float64")))
     axis = len(call.output_shape) - 1
     slices = {"embeddings": {1: outputs}}
@@ -115,20 +117,23 @@ def embedding(call: Call) -> Rule:
 
 @follows(Penalized)
 def penalized(call: Call) -> Rule:
-    """As the layer inside."""
+    """The rule of the layer inside."""
     return rule_of(call.of(call.layer.layer))
 
 
 def _linear(
     call: Call,
     axis: int,
-    taps: Any,
+    taps: npt.NDArray[Any],
     size: str,
     axes: tuple[int, int],
     everywhere: bool,
 ) -> Rule:
-    """A layer with one kernel, whose axes of inputs and of outputs are `axes`."""
-    x, outputs = call.along(axis), call.book.fresh(taps.shape[-1])
+    """The rule of a layer with one kernel. `axes` are those of its inputs and outputs.
+
+    `everywhere` says whether the layer computes the same sum at every position.
+    """
+    x, outputs = call.along(axis), call.groups.new(taps.shape[-1])
     slices = {"kernel": {axes[0]: x.ids, axes[1]: outputs}, "bias": {0: outputs}}
     return _mixed(call, x, outputs, taps, slices, size, everywhere, axes[0])
 
@@ -136,22 +141,26 @@ def _linear(
 def _mixed(
     call: Call,
     x: Channels,
-    outputs: Any,
-    taps: Any,
+    outputs: Ids,
+    taps: npt.NDArray[Any],
     slices: Slices,
     size: str,
     everywhere: bool,
     axis: int | None,
 ) -> Rule:
-    """The rule of `Σ taps (at each tap: in, out)`, bias and activation."""
-    layer, uses, totals = call.layer, taps.any(axis=0), taps.sum(axis=0)
-    read = Read(
+    """The rule of a layer that sums over `taps`, adds a bias and applies an activation.
+
+    `taps` has the shape (positions in the kernel, in, out).
+    """
+    layer = call.layer
+    uses, totals = np.asarray(taps.any(axis=0)), taps.sum(axis=0)
+    reader = Reader(
         ids=x.ids,
         outputs=outputs,
         uses=uses,
         totals=totals,
         constants=x.constants,
-        into_bias=everywhere and layer.use_bias,
+        folds_into_bias=everywhere and layer.use_bias,
         axis=axis,
     )
     known = x.constants == 0 if not everywhere else ~np.isnan(x.constants)
@@ -159,7 +168,7 @@ def _mixed(
     constants = x.constants[moved] @ totals[moved].astype("float64")
     constants = constants + _bias(layer, len(outputs))
     constants[uses[~known].any(axis=0)] = np.nan
-    # What a strided transposed convolution multiplies are its inputs' positions.
+    # A transposed convolution multiplies its kernel at each position of its input.
     transposed = "Transpose" in type(layer).__name__
     shape = call.input_shape if transposed else call.output_shape
     positions = call.positions(shape, x.axis)
@@ -167,17 +176,20 @@ def _mixed(
         Channels(outputs, x.axis, _after(call, constants, outputs)),
         slices=slices,
         sizes={size: outputs},
-        read=read,
-        multiplies={name: positions for name in slices if name != "bias"},
+        reader=reader,
+        positions={name: positions for name in slices if name != "bias"},
     )
 
 
-def _after(call: Call, constants: Values, ids: Any) -> Values:
-    """The constants after the layer's activation; it may keep all channels."""
+def _after(call: Call, constants: Values, ids: Ids) -> Values:
+    """The constants after the layer's activation.
+
+    If the activation may mix channels, all channels are kept.
+    """
     activation = call.layer.activation
     if works_by_entry(activation):
         return activated(activation, constants)
-    call.book.keep(ids, f"{call.layer.name}'s activation may mix channels")
+    call.groups.keep(ids, f"{call.layer.name}'s activation may mix channels")
     return varying(len(ids))
 
 
@@ -191,5 +203,5 @@ def _axis(layer: Any) -> int:
 
 
 def _pads(layer: Any) -> bool:
-    """Whether zeros beside the input reach the output."""
+    """Whether the layer pads its input with zeros."""
     return layer.padding != "valid" and any(n != 1 for n in layer.kernel_size)

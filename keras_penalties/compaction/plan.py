@@ -1,43 +1,44 @@
-"""What `compact` does to a model: found, told and done."""
+"""The plan of what `compact` removes from a model, as a table, and its execution."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_penalties import checks
 from keras_penalties.compaction.rebuild import Rebuild
-from keras_penalties.compaction.trace import BY_DESIGN, Kept, Trace, Use
+from keras_penalties.compaction.trace import EXPECTED, Kept, Trace, TracedLayer
+from keras_penalties.tables import text_table
 
 
 @dataclass(frozen=True)
 class Row:
-    """What becomes of one layer's channels."""
+    """How many channels of one layer stay, and why."""
 
     layer: str
     kind: str
     before: int
     after: int
     held: int
-    """How many are constant for every input, and stay all the same."""
+    """How many channels stay although they are constant for every input."""
     why: str
-    """Why those stay, or the layer is kept whole; empty if neither."""
-    whole: bool
+    """Why those stay, or why the layer is kept as it is. Empty if neither holds."""
+    unchanged: bool
     """Whether the layer is kept as it is."""
 
 
 class Plan:
-    """Which channels of a model go. Prints as a table; `apply` makes the model.
+    """The channels of a model that `compact` removes. It prints as a table.
 
     Args:
         model: A built Functional or Sequential model.
 
     Raises:
-        ValueError: if `model` is something else.
+        ValueError: if `model` is not a built Functional or Sequential model.
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
@@ -49,32 +50,46 @@ class Plan:
         ('hidden', 3, 2)
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.trace = Trace(model)
         self.kept = Kept(self.trace)
-        uses = self.trace.uses.values()
         self.rows = tuple(
-            self._row(use) for use in uses if getattr(use.layer, "weights", ())
+            self._row(traced)
+            for traced in self.trace.layers.values()
+            if getattr(traced.layer, "weights", ())
         )
 
-    def _row(self, use: Use) -> Row:
-        output = use.rule.output
+    def _row(self, traced: TracedLayer) -> Row:
+        output = traced.rule.output
         stays = self.kept.mask(output.ids)
         held = output.ids[stays & ~np.isnan(output.constants)]
         reasons = Counter(self.kept.reasons(held)).most_common(1)
         return Row(
-            layer=use.layer.name,
-            kind=type(use.layer).__name__,
+            layer=traced.layer.name,
+            kind=type(traced.layer).__name__,
             before=len(output.ids),
             after=int(stays.sum()),
             held=len(held),
-            why=use.rule.whole or (reasons[0][0] if reasons else ""),
-            whole=use.rule.whole is not None,
+            why=traced.rule.unchanged or (reasons[0][0] if reasons else ""),
+            unchanged=traced.rule.unchanged is not None,
         )
 
-    def apply(self) -> Any:
-        """The smaller model."""
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether every channel of every layer stays."""
+        return all(row.before == row.after for row in self.rows)
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why channels stay, and how many for each reason, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for traced in self.trace.layers.values():
+            if getattr(traced.layer, "weights", ()):
+                counts.update(self.kept.reasons(traced.rule.output.ids))
+        return counts.most_common()
+
+    def apply(self) -> keras.Model:
+        """Make the smaller model."""
         return Rebuild(self.trace, self.kept).model(self.model)
 
     def __str__(self) -> str:
@@ -83,25 +98,28 @@ class Plan:
             (r.layer, r.kind, str(r.before), str(r.after), str(r.held or ""), r.why)
             for r in self.rows
         ]
-        return table([head, *cells])
+        return text_table([head, *cells])
 
 
-def compact(model: keras.Model) -> Any:
-    """The same model without the units, filters and channels that do nothing.
+def compact(model: keras.Model) -> keras.Model:
+    """Make the same model without the units, filters and channels that do nothing.
 
-    A unit goes if nothing reads it, or if its output is constant: `act(bias)` for one
-    whose incoming weights are zero, which the biases of its readers then say. What is
-    left is an ordinary Keras model, of the same class, that gives the same outputs: its
-    layers have the same names and what remains of their weights. If the model was
-    compiled, so is this one, with a fresh optimizer of the same config. In training
-    the two differ, as what is gone can't come back.
+    A unit is removed if no layer reads it, or if its output is constant: a unit whose
+    incoming weights are all zero always gives `activation(bias)`. The biases of the
+    layers that read a constant unit take over its value.
 
-    A layer that can't be followed, such as attention, keeps all its channels, and so
-    does whoever it reads. A warning says if that, or something else, holds a constant
-    unit; `kp.compaction.Plan(model)` prints as a table of what happens to each layer.
+    The result is an ordinary Keras model of the same class that gives the same outputs.
+    Its layers have the same names and the rest of the weights. If the model was
+    compiled, the result is compiled too, with a new optimizer of the same config. In
+    training the two models differ, as a removed unit can't become nonzero again.
+
+    A layer that `compact` does not know, such as attention, keeps all its channels, and
+    the layers that it reads keep theirs. `kp.compaction.Plan(model)` prints a table of
+    what happens to each layer. A `UserWarning` says if a constant unit stays, or if
+    nothing was removed, and why.
 
     Args:
-        model: A built Functional or Sequential model; it stays as it is.
+        model: A built Functional or Sequential model. It is not changed.
 
     Returns:
         A new model.
@@ -118,21 +136,16 @@ def compact(model: keras.Model) -> Any:
         2
     """
     plan = Plan(model)
-    held = [row for row in plan.rows if row.held and row.why not in BY_DESIGN]
+    messages = []
+    if plan.removes_nothing:
+        why = "; ".join(f"{n} because {reason}" for reason, n in plan.reasons()[:3])
+        messages.append(f"`compact` removed nothing. Channels that stay: {why}.")
+    held = [row for row in plan.rows if row.held and row.why not in EXPECTED]
     if held:
-        told = "; ".join(f"{r.held} of '{r.layer}' ({r.why})" for r in held)
-        warnings.warn(
-            f"These channels are constant and stay: {told}. "
-            "kp.compaction.Plan(model) says more.",
-            stacklevel=2,
-        )
+        layers = "; ".join(f"{r.held} of '{r.layer}' because {r.why}" for r in held)
+        messages.append(f"Channels that stay although they are constant: {layers}.")
+    if messages:
+        text = checks.shortened(" ".join(messages), 1500)
+        more = "Print `kp.compaction.Plan(model)` for a table of all layers."
+        warnings.warn(f"{text} {more}", stacklevel=2)
     return plan.apply()
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of cells, aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

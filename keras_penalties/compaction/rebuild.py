@@ -1,4 +1,4 @@
-"""Second pass: the same model with smaller layers."""
+"""The second pass over a model: the same model is built with smaller layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from keras_penalties.layers import Penalized
 
 
 class Rebuild:
-    """A model built again by `clone_model`, with new sizes and cut weights."""
+    """Builds a model again by `clone_model`, with new sizes and smaller weights."""
 
     def __init__(self, trace: Trace, kept: Kept) -> None:
         self._trace = trace
         self._kept = kept
-        self._made: dict[int, tuple[Any, Any]] = {}
+        self._made: dict[int, tuple[keras.Operation, keras.Operation]] = {}
 
-    def model(self, model: Any) -> Any:
+    def model(self, model: keras.Model) -> keras.Model:
         """The smaller model, with the weights of the old one."""
         new = keras.models.clone_model(model, clone_function=self._layer)
         for old, layer in self._made.values():
@@ -29,18 +29,18 @@ class Rebuild:
                 self._copy_weights(old, layer)
         if not model.trainable:
             new.trainable = False
-        if model.compiled:  # again: the optimizer starts from the weights as they are
+        if model.compiled:  # a new optimizer, which starts from the new weights
             new.compile_from_config(model.get_compile_config())
         return new
 
-    def _layer(self, old: Any) -> Any:
+    def _layer(self, old: keras.Operation) -> keras.Operation:
         if id(old) not in self._made:
             nested = compat.graph(old) is not None
             self._made[id(old)] = (old, self._nested(old) if nested else self._one(old))
         return self._made[id(old)][1]
 
-    def _nested(self, model: Any) -> Any:
-        """A model in a model, on inputs of the new sizes."""
+    def _nested(self, model: keras.Model) -> keras.Model:
+        """A nested model, with inputs of the new sizes."""
         graph = compat.graph(model)
         assert graph is not None
         new = []
@@ -59,21 +59,21 @@ class Rebuild:
             clone.trainable = False
         return clone
 
-    def _one(self, old: Any) -> Any:
+    def _one(self, old: keras.Operation) -> keras.Operation:
         config = old.get_config()
-        use = self._trace.uses.get(id(old))
-        if use is not None:
+        traced = self._trace.layers.get(id(old))
+        if traced is not None:
             inside = config
             if isinstance(old, Penalized):
                 inside = config["layer"]["config"]
-                config["layer"].pop("build_config", None)  # it has the old shape
-            for key, ids in use.rule.sizes.items():
+                config["layer"].pop("build_config", None)  # it has the old shapes
+            for key, ids in traced.rule.sizes.items():
                 inside[key] = _resized(inside[key], int(self._kept.mask(ids).sum()))
         return type(old).from_config(config)
 
-    def _copy_weights(self, old: Any, new: Any) -> None:
-        use = self._trace.uses.get(id(old))
-        cut = self._kept.cut(use) if use is not None else {}
+    def _copy_weights(self, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+        traced = self._trace.layers.get(id(old))
+        cut = self._kept.cut(traced) if traced is not None else {}
         for before, after in zip(old.variables, new.variables, strict=True):
             after.trainable = before.trainable
             value = ops.convert_to_numpy(before)
@@ -81,7 +81,7 @@ class Rebuild:
 
 
 def _resized(size: Any, count: int) -> Any:
-    """A config's size, or the last one of a shape that is not left to be found."""
+    """A size in a config, or a shape whose last size is replaced unless it is -1."""
     if not isinstance(size, list | tuple):
         return count
     return (*size[:-1], size[-1] if size[-1] == -1 else count)

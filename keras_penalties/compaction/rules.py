@@ -1,4 +1,4 @@
-"""What a layer kind does to channels: one function each, found by the layer's class."""
+"""What each kind of layer does to channels: one function for each class of layer."""
 
 from __future__ import annotations
 
@@ -8,55 +8,67 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
-from keras_penalties.compaction.channels import Book, Channels, Ids, Values, varying
+from keras_penalties.compaction.channels import (
+    ChannelGroups,
+    Channels,
+    Ids,
+    Values,
+    varying,
+)
 
 Slices = Mapping[str, Mapping[int, Ids]]
 
 
 @dataclass(frozen=True)
-class Read:
-    """A layer that mixes its input's channels linearly: how one can be left out."""
+class Reader:
+    """A layer that mixes its input channels linearly, and how one can be left out."""
 
     ids: Ids
+    """The input channels."""
     outputs: Ids
-    uses: Any
-    """Whether an output has a weight other than zero for an input: (in, out)."""
-    totals: Any
-    """What an output gets from an input that is one everywhere: (in, out)."""
+    """The output channels."""
+    uses: npt.NDArray[np.bool_]
+    """Whether an output has a nonzero weight for an input, of shape (in, out)."""
+    totals: npt.NDArray[Any]
+    """The value that an input of one adds to an output, of shape (in, out)."""
     constants: Values
-    into_bias: bool
-    """Whether that holds at every position, so that a bias can say the same."""
+    """The constants of the input channels."""
+    folds_into_bias: bool
+    """Whether a constant input adds the same value at every position, so that the bias
+    can take over that value."""
     axis: int | None
-    """The kernel's axis of inputs; None if a row of it can't be added to another."""
+    """The kernel's axis of inputs. None if one row can't be added to another."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one call of a layer says about channels, and how the layer gets smaller."""
+    """What one call of a layer does to channels, and how the layer is made smaller."""
 
     output: Channels
     slices: Slices = field(default_factory=dict)
-    """Which channels the layer's weights have along which axes."""
+    """For each weight of the layer, by name, its axes that have channels, and which."""
     sizes: Mapping[str, Ids] = field(default_factory=dict)
-    """Which arguments in the layer's config count which channels."""
-    read: Read | None = None
-    multiplies: Mapping[str, int] = field(default_factory=dict)
-    """At how many positions each weight multiplies, for one sample."""
-    whole: str | None = None
-    """Why the layer is kept as it is."""
+    """For each argument in the layer's config that counts channels, which ones."""
+    reader: Reader | None = None
+    """How the layer reads its input channels. None if it does not mix them."""
+    positions: Mapping[str, int] = field(default_factory=dict)
+    """At how many positions each kernel is multiplied, for one sample."""
+    unchanged: str | None = None
+    """Why the layer is kept as it is. None if the layer may be made smaller."""
 
 
 class Call:
-    """One call of a layer in a graph, as its rule sees it."""
+    """One call of a layer or operation in a model's graph."""
 
     def __init__(
-        self, layer: Any, node: Any, inputs: list[Channels], book: Book
+        self, layer: Any, node: Any, inputs: list[Channels], groups: ChannelGroups
     ) -> None:
         self.layer = layer
         self.node = node
         self.inputs = inputs
-        self.book = book
+        self.groups = groups
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -72,37 +84,45 @@ class Call:
 
     def of(self, layer: Any) -> Call:
         """The same call, seen by a layer inside this one."""
-        return Call(layer, self.node, self.inputs, self.book)
+        return Call(layer, self.node, self.inputs, self.groups)
 
     def along(self, axis: int) -> Channels:
-        """The only input's channels along an axis; all stay if it has others."""
+        """The channels of the only input along an axis.
+
+        If the input's channels lie along another axis, all of them are kept.
+        """
         (x,) = self.inputs
         if x.axis == axis % len(self.input_shape):
             return x
-        self.book.keep(x.ids, f"{self.layer.name} reads another axis")
-        return whole_tensor(self.book, self.input_shape, axis, "an axis not followed")
+        self.groups.keep(x.ids, f"{self.layer.name} works along another axis")
+        return kept_tensor(
+            self.groups,
+            self.input_shape,
+            axis,
+            "it lies along another axis than the channels before it",
+        )
 
     def positions(self, shape: tuple[int | None, ...], axis: int) -> int:
-        """How many positions a tensor has; an axis of unknown length counts as one."""
+        """How many positions a tensor has. An axis of unknown length counts as one."""
         free = [n for i, n in enumerate(shape) if i not in (0, axis % len(shape))]
         return int(np.prod([n or 1 for n in free], dtype=int))
 
 
-def whole_tensor(
-    book: Book, shape: tuple[int | None, ...], axis: int, why: str
+def kept_tensor(
+    groups: ChannelGroups, shape: tuple[int | None, ...], axis: int, why: str
 ) -> Channels:
-    """The channels of a tensor that is kept whole; none if it is not known how many."""
+    """New channels that all stay, for a tensor. None if their number is unknown."""
     count = (shape[axis] if len(shape) > 1 else 0) or 0
-    ids = book.fresh(count)
-    book.keep(ids, why)
+    ids = groups.new(count)
+    groups.keep(ids, why)
     return Channels(ids, axis % max(len(shape), 1), varying(count))
 
 
-def keep_whole(call: Call, why: str) -> Rule:
-    """Nothing that this call reads or gives out changes."""
+def keep_unchanged(call: Call, why: str) -> Rule:
+    """The rule of a call whose inputs and output keep all channels."""
     for x in call.inputs:
-        call.book.keep(x.ids, why)
-    return Rule(whole_tensor(call.book, call.output_shape, -1, why), whole=why)
+        call.groups.keep(x.ids, why)
+    return Rule(kept_tensor(call.groups, call.output_shape, -1, why), unchanged=why)
 
 
 Handler = Callable[[Call], Rule]
@@ -110,10 +130,10 @@ _HANDLERS: dict[Any, tuple[Handler, bool]] = {}
 
 
 def follows(*kinds: Any, joins: bool = False) -> Callable[[Handler], Handler]:
-    """Let a function say what layers of these classes do to channels.
+    """Register a function that says what layers of these classes do to channels.
 
-    An operation of `keras.ops` is known by its class's name. A subclass is not its
-    base: it may do anything in `call`.
+    An operation of `keras.ops` is given by its class's name. A subclass of a known
+    class is not known, as its `call` may do anything.
 
     Args:
         kinds: Layer classes.
@@ -140,18 +160,18 @@ def follows(*kinds: Any, joins: bool = False) -> Callable[[Handler], Handler]:
 
 
 def rule_of(call: Call) -> Rule:
-    """What this call does to channels; all are kept if that is not known."""
+    """What this call does to channels. All channels are kept if that is not known."""
     layer = call.layer
     known = _HANDLERS.get(_kind(layer))
     if known is None:
-        return keep_whole(call, f"{type(layer).__name__} is not followed")
+        return keep_unchanged(call, f"compact does not know {type(layer).__name__}")
     handler, joins = known
     if not joins and len(call.inputs) != 1:
-        return keep_whole(call, f"{layer.name} is called with several tensors")
+        return keep_unchanged(call, f"{layer.name} is called with several tensors")
     if any(len(x.ids) == 0 for x in call.inputs) and joins:
-        return keep_whole(call, f"{layer.name} has a shape that is not known")
+        return keep_unchanged(call, f"the shape of {layer.name} is not known")
     if why := _why_not(layer):
-        return keep_whole(call, f"{layer.name} {why}")
+        return keep_unchanged(call, f"{layer.name} {why}")
     return handler(call)
 
 
@@ -163,7 +183,7 @@ def _kind(operation: Any) -> Any:
 
 
 def _why_not(layer: Any) -> str | None:
-    """What in a layer of a known kind hinders that its weights are cut."""
+    """Why the weights of this layer can't be made smaller, if its class can."""
     if not isinstance(layer, keras.layers.Layer):
         return None
     if getattr(layer, "lora_enabled", False):
@@ -178,7 +198,7 @@ def _why_not(layer: Any) -> str | None:
 def _holds_array(config: Any) -> bool:
     """Whether a config has an array in it, which may have the shape of a weight.
 
-    Numbers with a point make one, lists in a list, and the `block` of a penalty.
+    A list of floats is an array, and so are a list of lists and a penalty's `block`.
     """
     if isinstance(config, dict):
         if config.get("class_name") in ("__numpy__", "__tensor__"):

@@ -1,4 +1,4 @@
-"""Layers that hand channels on: activations, norms, pooling, reshaping and joints."""
+"""Layers that pass channels on: activations, normalization, pooling, sums, shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_penalties.compaction.channels import (
     same_in_all,
     varying,
 )
-from keras_penalties.compaction.rules import Call, Rule, follows, keep_whole
+from keras_penalties.compaction.rules import Call, Rule, follows, keep_unchanged
 from keras_penalties.layers import ActivityPenalty, BiasUnit
 
 
@@ -32,7 +32,7 @@ from keras_penalties.layers import ActivityPenalty, BiasUnit
     layers.SpatialDropout3D,
 )
 def same_channels(call: Call) -> Rule:
-    """At inference the output is the input."""
+    """The output has the input's channels: at inference the layer does nothing."""
     return Rule(call.inputs[0])
 
 
@@ -51,7 +51,7 @@ def same_channels(call: Call) -> Rule:
     )
 )
 def pooling(call: Call) -> Rule:
-    """Each channel by itself, a constant stays what it is."""
+    """Each channel is handled by itself, and a constant keeps its value."""
     first = getattr(call.layer, "data_format", None) == "channels_first"
     x = call.along(1 if first else -1)
     rank = len(call.output_shape)
@@ -60,44 +60,44 @@ def pooling(call: Call) -> Rule:
 
 @follows(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 def zero_padding(call: Call) -> Rule:
-    """Each channel by itself, only zero stays constant."""
+    """Each channel is handled by itself. Only a channel of zeros stays constant."""
     x = pooling(call).output
     return Rule(x.with_constants(np.where(x.constants == 0, 0.0, np.nan)))
 
 
 @follows(ActivityPenalty)
 def activity_penalty(call: Call) -> Rule:
-    """The input, and perhaps its running mean, whose last entry is a weight."""
+    """The output is the input. A running mean has an entry more than the channels."""
     if call.layer.momentum is None:
         return same_channels(call)
     x = call.along(-1)
-    weight = call.book.fresh(1)
-    call.book.keep(weight, "the weight of a running mean")
+    weight = call.groups.new(1)
+    call.groups.keep(weight, "it is the last entry of a running mean")
     return Rule(x, {"running_mean": {0: np.concatenate([x.ids, weight])}})
 
 
 @follows(BiasUnit)
 def bias_unit(call: Call) -> Rule:
-    """One channel more, which is one."""
+    """One channel more, whose value is one."""
     x = call.along(-1)
-    one = call.book.fresh(1)
-    call.book.keep(one, "a bias unit")
+    one = call.groups.new(1)
+    call.groups.keep(one, "it is a bias unit")
     constants = np.append(x.constants, 1.0)
     return Rule(Channels(np.concatenate([x.ids, one]), x.axis, constants))
 
 
 @follows(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU)
 def activation(call: Call) -> Rule:
-    """Each entry by itself."""
+    """Each entry is handled by itself."""
     if not works_by_entry(call.layer):
-        return keep_whole(call, f"{call.layer.name} may mix channels")
+        return keep_unchanged(call, f"{call.layer.name} may mix channels")
     x = call.inputs[0]
     return Rule(x.with_constants(activated(call.layer, x.constants)))
 
 
 @follows(layers.PReLU)
 def prelu(call: Call) -> Rule:
-    """Each entry by itself, with slopes by entry."""
+    """Each entry is handled by itself, with a slope for each entry."""
     x = call.along(-1)
     alpha = array(call.layer.alpha)
     last = alpha.ndim - 1
@@ -130,27 +130,27 @@ def batch_normalization(call: Call) -> Rule:
     layers.UnitNormalization,
 )
 def normalization(call: Call) -> Rule:
-    """Over fewer channels it would be another function."""
-    return keep_whole(call, f"{call.layer.name} normalises over the channels")
+    """All channels are kept: over fewer channels the function would be another one."""
+    return keep_unchanged(call, f"{call.layer.name} normalises over the channels")
 
 
 @follows(layers.Flatten, layers.Reshape)
 def reshape(call: Call) -> Rule:
-    """Entry k of a sample is channel k modulo their number, before and after."""
+    """Entry k of a sample belongs to channel k modulo the number of channels."""
     layer = call.layer
     first = getattr(layer, "data_format", None) == "channels_first"
     x = call.along(1 if first else -1)
     before, after = call.input_shape[1:], call.output_shape[1:]
     n, m = len(x.ids), after[-1]
     if m is None or None in (*before, *after):
-        return keep_whole(call, f"{layer.name} has a shape that is not known")
+        return keep_unchanged(call, f"the shape of {layer.name} is not known")
     place = np.arange(m)
     if m % n == 0:
         output = Channels(x.ids[place % n], len(after), x.constants[place % n])
     else:
-        ids = call.book.fresh(m)
+        ids = call.groups.new(m)
         entries = np.arange(np.lcm(n, m))
-        call.book.tie(ids[entries % m], x.ids[entries % n])
+        call.groups.unite(ids[entries % m], x.ids[entries % n])
         together = n % m == 0
         constants = same_in_all(list(x.constants.reshape(-1, m))) if together else None
         output = Channels(
@@ -162,13 +162,13 @@ def reshape(call: Call) -> Rule:
 
 @follows(layers.Concatenate, joins=True)
 def concatenate(call: Call) -> Rule:
-    """Channels one after the other, or positions of the same channels."""
+    """The channels of all inputs, or more positions of the same channels."""
     rank = len(call.output_shape)
     if len({x.axis for x in call.inputs}) > 1:
-        return keep_whole(call, f"{call.layer.name} joins different axes")
+        return keep_unchanged(call, f"{call.layer.name} joins different axes")
     first = call.inputs[0]
     if call.layer.axis % rank != first.axis:
-        return _joined(call, same_in_all([x.constants for x in call.inputs]))
+        return _united(call, same_in_all([x.constants for x in call.inputs]))
     ids = np.concatenate([x.ids for x in call.inputs])
     constants = np.concatenate([x.constants for x in call.inputs])
     return Rule(Channels(ids, first.axis, constants))
@@ -179,16 +179,16 @@ def concatenate(call: Call) -> Rule:
     *("Add", "Subtract", "Maximum", "Minimum", *OPERATIONS),
     joins=True,
 )
-def joint(call: Call) -> Rule:
-    """Channel by channel: what all inputs have or lack, the output has or lacks."""
+def elementwise(call: Call) -> Rule:
+    """Channel by channel: the channels of all inputs and of the output form groups."""
     return _by_channel(call)
 
 
 @follows(layers.Multiply, "Multiply", joins=True)
 def product(call: Call) -> Rule:
-    """As any joint, but zero times anything is zero."""
+    """Like other elementwise operations, and zero times anything is zero."""
     rule = _by_channel(call)
-    if rule.whole:
+    if rule.unchanged:
         return rule
     count = len(rule.output.ids)
     zero = np.any(
@@ -203,27 +203,32 @@ def _by_channel(call: Call) -> Rule:
     given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     others = [g for g in given if id(g) not in tensors]
     if any(getattr(g, "shape", ()) for g in others):
-        return keep_whole(call, f"{call.layer.name} is called with an array")
+        return keep_unchanged(call, f"{call.layer.name} is called with an array")
     wide = [x for x in call.inputs if len(x.ids) > 1] or call.inputs
     ranks = {len(t.shape) for t in node.input_tensors}
     if len(ranks) > 1 or len({(len(x.ids), x.axis) for x in wide}) > 1:
-        return keep_whole(call, f"{call.layer.name} joins different axes")
-    return _joined(call, _values(call))
+        return keep_unchanged(call, f"{call.layer.name} joins different axes")
+    return _united(call, _values(call))
 
 
-def _joined(call: Call, constants: Values) -> Rule:
-    """Tie the channels of all inputs; one channel for all others' use stays."""
+def _united(call: Call, constants: Values) -> Rule:
+    """Unite the channels of all inputs.
+
+    A channel that is broadcast over the channels of another input is kept.
+    """
     first = max(call.inputs, key=lambda x: len(x.ids))
     for x in call.inputs:
         if len(x.ids) == len(first.ids):
-            call.book.tie(x.ids, first.ids)
+            call.groups.unite(x.ids, first.ids)
         else:
-            call.book.keep(x.ids, f"{call.layer.name} spreads it over channels")
+            call.groups.keep(
+                x.ids, f"{call.layer.name} broadcasts it over other channels"
+            )
     return Rule(first.with_constants(constants))
 
 
 def _values(call: Call) -> Values:
-    """What the operation makes of constants; varying where one input is."""
+    """The operation's result for constants, varying where an input varies."""
     node, count = call.node, max(len(x.ids) for x in call.inputs)
     rows: dict[int, Any] = {}
     varies = np.zeros(count, dtype=bool)

@@ -1,4 +1,4 @@
-"""How sparse a model is, and what `compact` would make of that."""
+"""How sparse a model is, and how large it would be after `compact`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_penalties import checks, compat
 from keras_penalties.compaction.channels import array
-from keras_penalties.compaction.plan import Plan, table
+from keras_penalties.compaction.plan import Plan
+from keras_penalties.tables import html_lines, html_table, text_table
 
 
 @dataclass(frozen=True)
 class WeightSparsity:
-    """The zeros of one weight."""
+    """How many zeros one weight has."""
 
     path: str
     shape: tuple[int, ...]
     zeros: int
-    """How many of its entries are zero."""
+    """The number of entries that are zero."""
     zero_slices: tuple[int, ...]
-    """Along each axis, how many slices are zero throughout."""
+    """For each axis the number of slices along it that are all zero."""
 
     @property
     def size(self) -> int:
-        """How many entries it has."""
+        """The number of entries."""
         return math.prod(self.shape)
 
 
@@ -35,29 +37,39 @@ class WeightSparsity:
 class Sparsity:
     """The zeros of a model's weights, and its size before and after `compact`.
 
-    Prints as a table. What `compact` does not know has no numbers: None.
+    Prints as a table. The sizes after `compact`, and the FLOPs, are None for a model
+    that `compact` refuses.
     """
 
     weights: tuple[WeightSparsity, ...]
     parameters: int
-    """All weights' entries, those that are not trained included."""
+    """The number of entries of all weights, also of those that are not trained."""
     compact_parameters: int | None
     flops: int | None
-    """Two per multiplication by a kernel, for one sample."""
+    """Two for each multiplication by an entry of a kernel, for one sample."""
     compact_flops: int | None
     not_counted: tuple[str, ...]
-    """Layers with weights whose FLOPs are not known, and not in the sums."""
+    """The layers with weights whose FLOPs are not known and not part of the sums."""
 
     def __str__(self) -> str:
+        return "\n".join([text_table(self._rows()), *self._sizes()])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return f"{html_table(self._rows())}\n{html_lines(self._sizes())}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
         head = ("weight", "shape", "zeros", "zero slices, axis by axis")
-        cells = [_cells(w) for w in self.weights]
-        lines = [table([head, *cells]), f"parameters: {self.parameters:,}"]
+        return [head, *(_cells(w) for w in self.weights)]
+
+    def _sizes(self) -> list[str]:
+        lines = [f"parameters: {self.parameters:,}"]
         if self.compact_parameters is not None:
             lines[-1] += f", compact {self.compact_parameters:,}"
             lines.append(f"FLOPs: {self.flops:,}, compact {self.compact_flops:,}")
         if self.not_counted:
             lines.append(f"FLOPs without {', '.join(self.not_counted)}")
-        return "\n".join(lines)
+        return lines
 
 
 def _cells(weight: WeightSparsity) -> tuple[str, ...]:
@@ -71,10 +83,10 @@ def _cells(weight: WeightSparsity) -> tuple[str, ...]:
 
 
 def sparsity(model: keras.Model) -> Sparsity:
-    """The zeros of each weight, by entry and by slice, and what `compact` makes of it.
+    """Count the zeros of each weight, by entry and by slice, and what `compact` saves.
 
-    FLOPs are two for each multiplication by the kernel of a layer that `compact`
-    follows, for one sample; an axis of unknown length counts as one.
+    FLOPs are two for each multiplication by an entry of a kernel, for one sample, in
+    the layers that `compact` knows. An axis of unknown length counts as one.
 
     Args:
         model: Any built Keras model. FLOPs, and the sizes after `compact`, are known
@@ -100,7 +112,9 @@ def sparsity(model: keras.Model) -> Sparsity:
     """
     checks.instance("model", model, keras.layers.Layer)
     if not model.built:
-        checks.refuse("model", "a built model: call it, fit it or `build` it", model)
+        checks.refuse(
+            "model", "a built model. Call the model, fit it or call its `build`", model
+        )
     weights = tuple(
         _weight(v.path, array(v)) for v in model.weights if len(v.shape) > 1
     )
@@ -109,22 +123,22 @@ def sparsity(model: keras.Model) -> Sparsity:
         return Sparsity(weights, parameters, None, None, None, ())
     plan = Plan(model)
     saved = flops = compact_flops = 0
-    for use in plan.trace.uses.values():
-        for name, weight in use.weights.items():
+    for traced in plan.trace.layers.values():
+        for name, weight in traced.weights.items():
             before, after = (
                 math.prod(weight.shape),
-                math.prod(plan.kept.shape(use, name)),
+                math.prod(plan.kept.shape(traced, name)),
             )
             saved += before - after
-            flops += 2 * before * use.multiplies.get(name, 0)
-            compact_flops += 2 * after * use.multiplies.get(name, 0)
-    unknown = tuple(row.layer for row in plan.rows if row.whole)
+            flops += 2 * before * traced.positions.get(name, 0)
+            compact_flops += 2 * after * traced.positions.get(name, 0)
+    unknown = tuple(row.layer for row in plan.rows if row.unchanged)
     return Sparsity(
         weights, parameters, parameters - saved, flops, compact_flops, unknown
     )
 
 
-def _weight(path: str, value: Any) -> WeightSparsity:
+def _weight(path: str, value: npt.NDArray[Any]) -> WeightSparsity:
     used = value != 0
     axes = range(value.ndim)
     others = [tuple(a for a in axes if a != axis) for axis in axes]

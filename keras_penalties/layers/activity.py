@@ -7,11 +7,16 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, penalties
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties import checks, compat, penalties
+from keras_penalties.hosting.state import Pass
+from keras_penalties.hosting.targets import OutputTarget
+from keras_penalties.hosting.term import Term, terms_of
+from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.separable import L1, L2
 from keras_penalties.registry import register
+from keras_penalties.strengths import LinearRamp, Target
 from keras_penalties.typing import Tensor
 
 
@@ -48,12 +53,9 @@ class ActivityPenalty(PenaltyLayer):
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         self.momentum = _checked_momentum(momentum, self.penalty)
-        self._declare(
-            Term(f"{self.name}_{part.name}", part, "output")
-            for part in self.penalty.parts()
-        )
+        self._declare(terms_of(self.penalty, OutputTarget(), self.name))
 
     def build(self, input_shape: Any = None) -> None:
         """Create the terms' weights, and the running mean where there is one."""
@@ -61,43 +63,70 @@ class ActivityPenalty(PenaltyLayer):
         if self.momentum is not None:
             # The last entry sums the weights of the mean.
             start = [0.0] * (input_shape[-1] + 1)
-            self.running_mean = self._state("running_mean", start, self.sums.dtype)
+            self.running_mean = self._weight("running_mean", start, self.sums.dtype)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The input, its terms added to the loss."""
-        means = inputs
-        if training and self.momentum is not None:
-            means = self._smoothed_mean(inputs, self.momentum)
-        targets = {
-            t: means if t.penalty.statistic == "mean" else inputs for t in self.terms
-        }
-        self._add_terms(targets, inputs, training)
+        if self._losses_wanted():
+            opened = self._opened_pass(training)
+            means = inputs
+            if opened.training and self.momentum is not None:
+                means = self._smoothed_mean(opened, inputs, self.momentum)
+            targets = {t: means if _of_the_mean(t) else inputs for t in self.terms}
+            self._add_terms(opened, targets, inputs)
         return inputs
 
-    def _smoothed_mean(self, x: Tensor, momentum: float) -> Tensor:
-        """The running mean as a batch of one, with the gradient of the batch's mean."""
-        mean = ops.mean(widened(x), axis=tuple(range(len(x.shape) - 1)))
-        mean = ops.cast(mean, self.running_mean.dtype)
-        entry = ops.stop_gradient(ops.append(mean, 1.0))
-        running = momentum * self.running_mean + (1.0 - momentum) * entry
+    def _smoothed_mean(self, opened: Pass, x: Tensor, momentum: float) -> Tensor:
+        """The running mean as a batch of one, with the gradient of the batch's mean.
+
+        The running mean moves once in a pass, by the mean over all of the pass's calls.
+        """
+        x = compat.carry_mask(widened(x), compat.keras_mask(x))
+        total, count = _sum_and_count(x)
+        mean = ops.cast(ops.divide_no_nan(total, count), self.running_mean.dtype)
+        before = opened.memory.setdefault("mean", ops.copy(self.running_mean))
+        total = opened.memory["total"] = opened.memory.get("total", 0.0) + total
+        count = opened.memory["count"] = opened.memory.get("count", 0.0) + count
+        entry = ops.append(ops.divide_no_nan(total, count), 1.0)
+        entry = ops.stop_gradient(ops.cast(entry, before.dtype))
+        moved = momentum * before + (1.0 - momentum) * entry
+        running = ops.where(count > 0, moved, before)
         self.running_mean.assign(running)
-        shift = ops.stop_gradient(running[:-1] / running[-1] - mean)
-        return ops.expand_dims(mean + shift, 0)
+        found = ops.divide_no_nan(running[:-1], running[-1])
+        return ops.expand_dims(mean + ops.stop_gradient(found - mean), 0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's."""
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        penalty = keras.saving.serialize_keras_object(self.penalty)
-        config = {"penalty": penalty, "momentum": self.momentum}
-        return {**super().get_config(), **config}
-
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: a sum, and a running mean."""
-        return [cls("l1(0.1) + l2(0.2)"), cls("kl_sparsity(0.5)", momentum=0.9)]
+        """Instances that the laws run over: a sum, a running mean, moving strengths."""
+        moving = L1(LinearRamp(1.0, 2.0, 4)) + L2(Target(0.1))
+        return [
+            cls("l1(0.1) + l2(0.2)"),
+            cls("kl_sparsity(0.5)", momentum=0.9),
+            cls(moving),
+        ]
+
+
+def _of_the_mean(term: Term) -> bool:
+    return isinstance(term.penalty, Penalty) and term.penalty.statistic == "mean"
+
+
+def _sum_and_count(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over all axes except the last, of the real entries, and their number."""
+    axes = tuple(range(len(x.shape) - 1))
+    mask = compat.keras_mask(x)
+    if mask is None:
+        count = ops.cast(ops.size(x[..., 0]), x.dtype)
+        return ops.sum(x, axis=axes), count
+    real = ops.broadcast_to(
+        ops.reshape(mask, (*mask.shape, *[1] * (len(x.shape) - len(mask.shape)))),
+        ops.shape(x),
+    )
+    kept = ops.where(real, x, ops.zeros_like(x))
+    return ops.sum(kept, axis=axes), ops.sum(ops.cast(real[..., 0], x.dtype))
 
 
 def _checked_momentum(momentum: Any, penalty: Penalty) -> float | None:

@@ -15,7 +15,7 @@ from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
 from keras_penalties.numerics import norm, widened
 from keras_penalties.penalties.separable import L1
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -58,13 +58,15 @@ class VirtualAdversarial(DerivativeLayer):
     def __init__(
         self,
         layer: Any,
-        strength: Strength = 1.0,
+        strength: StrengthLike = 1.0,
         radius: float = 1.0,
         step: float = 0.01,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(layer, L1(strength), "virtual_adversarial", seed, **kwargs)
+        penalty = L1(strength)
+        super().__init__(layer, penalty, "virtual_adversarial", seed, **kwargs)
+        self.strength = penalty.strength
         self.radius = checks.positive("radius", radius)
         self.step = checks.positive("step", step)
 
@@ -86,18 +88,15 @@ class VirtualAdversarial(DerivativeLayer):
         slope = gradient(lambda r: ops.sum(divergence(r)), start)
         return divergence(ops.stop_gradient(self.radius * _unit(slope))), outputs
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "strength": keras.saving.serialize_keras_object(self._strength()),
-            "radius": self.radius,
-            "step": self.step,
-            "seed": self.seed,
-        }
-
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: alike classes, so that no r is random."""
-        return [cls(example_layer(), 0.5)]
+        """Instances that the laws run over: alike classes, and different ones."""
+        start = keras.initializers.RandomNormal(seed=0)
+        classifier = keras.layers.Dense(3, kernel_initializer=start)
+        return [
+            cls(example_layer(), 0.5),
+            cls(classifier, 1.0, radius=2.0, step=0.5, seed=7),
+        ]
 
 
 def _unit(x: Tensor) -> Tensor:

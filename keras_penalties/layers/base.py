@@ -1,117 +1,141 @@
-"""The layer that hosts penalties: it owns all that changes while training."""
+"""The layer that hosts terms: it owns all that changes while training."""
 
 from __future__ import annotations
 
 import functools
 import operator
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_penalties import compat, config
-from keras_penalties.compiling import in_step, in_turns, pays_to_fuse
+from keras_penalties import compat
+from keras_penalties.anchors import hosted
+from keras_penalties.compiling import in_step, pays_to_fuse
+from keras_penalties.config import LayerFromSignature
+from keras_penalties.hosting.anchors import Anchors, has_anchors, refuse_outputs
+from keras_penalties.hosting.logs import TermLogs
+from keras_penalties.hosting.state import Pass, TermState, Variable
+from keras_penalties.hosting.term import Term, distinct
 from keras_penalties.penalties.base import Penalty, check_slopes
-from keras_penalties.strengths import Lazy, Target, initial, replaced
+from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Term:
-    """One term of an objective: a penalty, on a target, under a name in the logs."""
-
-    name: str
-    penalty: Penalty
-    target: str
-    """What is penalised: a weight's name in its layer, or `"output"`."""
-
-
-class TermMean(keras.metrics.Metric):
-    """The mean of a term, or of its strength, read from the sums that its layer keeps.
-
-    It has no variables of its own: on JAX a metric's variables can't be assigned in
-    `Layer.call`, but the layer's weights can.
-    """
-
-    def __init__(self, host: PenaltyLayer, term: Term, name: str, index: int) -> None:
-        super().__init__(name=name, dtype="float32")
-        # Methods, not the layer: saving walks attributes, and would go in circles.
-        self._mean, self._reset = host.latest_mean, host.reset_sums
-        self.term, self._index = term, index
-
-    def update_state(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the layer's `call` does it."""
-
-    def reset_state(self) -> None:
-        """Set the layer's sums to zero."""
-        self._reset()
-
-    def result(self) -> Tensor:
-        """The mean so far, each batch weighted by its size, as Keras' loss is."""
-        return self._mean(self._index)
-
-
-class PenaltyLayer(keras.layers.Layer):
+class PenaltyLayer(LayerFromSignature):
     """A layer that adds terms to the loss in `call` and shows each in the logs.
 
-    It owns, as non-trainable weights that are saved with the model: the strengths and
-    the multipliers of targets, so that a changed one acts at once under every compiler;
-    the sums for the logs; and a step counter where a strength is a schedule.
+    It owns, as non-trainable weights that are saved with the model: the state of the
+    terms' strengths, so that a changed strength acts at once under every compiler; the
+    sums for the logs; and a step counter where a strength reads the step.
 
     The counter counts the forward passes in training, each once however often the layer
-    is called in it, and no evaluation. They are the optimizer's steps, but for those
-    that the optimizer alone knows of: each pass counts under gradient accumulation, and
-    one whose step loss scaling skips. `Proximal` counts the steps themselves.
+    is called in the pass, and no evaluation. These are the optimizer's steps, with two
+    exceptions: each pass counts under gradient accumulation, and a pass counts whose
+    step loss scaling skips. `Proximal` counts the steps themselves.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._ledger = compat.LossLedger()
-        self._traced = SimpleNamespace(means=None, terms={})
-        # In a namespace no file is searched for their weights, of which they have none.
-        self._shown = SimpleNamespace(means=[])
+        # In a namespace, where Keras does not look for weights to save.
+        self._now = SimpleNamespace(opened=None, shapes={})
         self._said: set[str] = set()
-        self.terms: tuple[Term, ...] = ()
+        self._declare(())
 
-    def _declare(self, terms: Iterable[Term]) -> None:
-        """Say in `__init__` which terms this layer hosts; equal names get a number."""
-        named: dict[str, Term] = {}
-        for term in terms:
-            check_slopes(term.penalty)
-            name, count = term.name, 1
-            while name in named:
-                count += 1
-                name = f"{term.name}_{count}"
-            named[name] = Term(name, term.penalty, term.target)
-        self.terms = tuple(named.values())
-        moving = [t for t in self.terms if not isinstance(t.penalty.strength, float)]
-        self._moving = tuple(moving)
-        shown = [(t, t.name) for t in self.terms]
-        shown += [(t, f"{t.name}_strength") for t in moving]
-        self._shown.means = [TermMean(self, t, n, i) for i, (t, n) in enumerate(shown)]
+    def _declare(
+        self, terms: Iterable[Term], entries: Sequence[str | None] | None = None
+    ) -> None:
+        """Say in `__init__` which terms this layer hosts.
+
+        Args:
+            terms: The terms.
+            entries: For each term the entry of the logs that its value is added to, or
+                None where it is not logged. By default each term has its own.
+        """
+        self.terms: tuple[Term, ...] = distinct(terms)
+        for term in self.terms:
+            if isinstance(term.penalty, Penalty):
+                check_slopes(term.penalty)
+                check_host(term.given_strength, "layer")
+            else:
+                check_host(term.given_strength, "loss")
+            if has_anchors(term):
+                refuse_outputs(term)
+        self.state = TermState(self.terms, _assign)
+        self.anchors = Anchors(_assign)
+        shown: dict[str, list[Term]] | None = None if entries is None else {}
+        for term, entry in zip(self.terms, entries or (), strict=False):
+            if shown is not None and entry is not None:
+                shown.setdefault(entry, []).append(term)
+        self.logs = TermLogs(self.terms, shown, self.anchors.check)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
         dtype = "float64" if self.variable_dtype == "float64" else "float32"
-        strengths = [t.penalty.strength for t in self.terms]
-        self.strengths = self._state("strengths", [*map(initial, strengths)], dtype)
+        self.strengths = self._weight("strengths", self.state.initial(), dtype)
+        trained = {}
+        for term in self.terms:
+            if (name := term.strength.trained_as) is not None:
+                start = term.strength.initial_weight
+                trained[term] = self._weight(name, start, dtype, trainable=True)
+                setattr(self, name, trained[term])
+        self.state.hold(self.strengths, trained)
         # Of many replicas each sums its own share of a batch, and the log is of all.
         shared: dict[str, Any] = {"aggregation": "sum", "synchronization": "on_read"}
-        zeros = [0.0] * (len(self._shown.means) + 1)
-        self.sums = self._state("sums", zeros, dtype, **shared)
-        if any(isinstance(s, LearningRateSchedule) for s in strengths):
-            self.steps = self._state("steps", 0, "int")
+        self.sums = self._weight("sums", self.logs.initial(), dtype, **shared)
+        self.logs.hold(self.sums)
+        if any(term.strength.counts_steps for term in self.terms):
+            self.steps = self._weight("steps", 0, "int32")
+        # Last, so that files from before a penalty had anchors have the same order.
+        self.anchor_weights = self.anchors.create(
+            self.terms,
+            self._target_shape,
+            lambda name, array: self._weight(name, array, dtype),
+        )
         self.built = True
 
-    def _state(
-        self, name: str, value: Any, dtype: str, trainable: bool = False, **kwargs: Any
-    ) -> Any:
+    def target_weight(self, term: Term) -> Variable | None:
+        """The weight that a term penalises, if it is built. Asked in `build`."""
+        return None
+
+    def _target_shape(self, term: Term) -> Any:
+        if (weight := self.target_weight(term)) is not None:
+            return weight.shape
+        return self._now.shapes.get(f"{term.name}_values")
+
+    def get_build_config(self) -> dict[str, Any]:
+        """What Keras builds the layer from, with the shapes of the anchors.
+
+        When the layer is loaded, the weights that it penalises may not be built yet.
+        """
+        shapes = self.anchors.shapes()
+        own = {"anchor_shapes": shapes} if shapes else {}
+        return {**(super().get_build_config() or {}), **own}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build the layer as `get_build_config` has it."""
+        config = dict(config)
+        self._now.shapes = config.pop("anchor_shapes", {})
+        super().build_from_config(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, without the arrays that lie in the weights."""
+        with hosted(term.penalty for term in self.terms):
+            return super().get_config()
+
+    def _weight(
+        self,
+        name: str,
+        value: Any,
+        dtype: str,
+        trainable: bool = False,
+        **kwargs: Any,
+    ) -> Variable:
         """A weight in full precision, which `call` or, if trainable, training moves.
 
         It becomes a weight of the layer when it is set as an attribute.
@@ -127,46 +151,12 @@ class PenaltyLayer(keras.layers.Layer):
             **kwargs,
         )
 
-    def present_strengths(self) -> list[Tensor]:
-        """Each term's strength at the present step; of a target, the multiplier."""
-        # A copy: torch must not see change what a gradient will be computed from.
-        present = list(ops.unstack(ops.copy(self.strengths)))
-        for index, term in enumerate(self.terms):
-            if isinstance(term.penalty.strength, LearningRateSchedule):
-                scheduled = term.penalty.strength(self.steps)
-                present[index] = ops.cast(scheduled, self.strengths.dtype)
-        return present
-
-    def strength(self, term: Term) -> Tensor:
+    def present_strength(self, term: Term) -> Tensor:
         """The term's strength at the present step; of a target, the multiplier."""
-        return self.present_strengths()[self.terms.index(term)]
+        return self.state.strength(term, self._step())
 
-    def _measured(
-        self, term: Term, strength: Tensor, x: Any, training: bool | None
-    ) -> tuple[Tensor, Tensor]:
-        """The term's strength for this pass, and its value.
-
-        The multiplier of a target moves, after the strength is taken from it.
-        """
-        dtype, given = self.strengths.dtype, term.penalty.strength
-
-        def value() -> Tensor:
-            return ops.cast(_value(term, x), dtype)
-
-        if isinstance(given, Lazy) and not training:
-            return ops.convert_to_tensor(given.strength, dtype), value()
-        if isinstance(given, Lazy):
-            return strength, in_turns(strength > 0, value, dtype)
-        found = value()
-        if training and isinstance(given, Target):
-            moved, strength = given.step(strength, x, found)
-            index = self.terms.index(term)
-            self.strengths.assign(replaced(self.strengths, index, moved))
-        return strength, found
-
-    def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
-        """What a term adds to the loss."""
-        return strength * value
+    def _step(self) -> Any:
+        return getattr(self, "steps", 0)
 
     def acts(self, term: Term) -> bool:
         """Whether the term can change any weight: not one on a frozen weight."""
@@ -174,91 +164,87 @@ class PenaltyLayer(keras.layers.Layer):
 
     def target_path(self, term: Term) -> str:
         """What the term penalises, named within the model."""
-        return self.name
+        return term.target.path(self.name)
 
     @property
     def metrics(self) -> list[Any]:
         """The means of the terms that act, and the metrics of layers inside."""
         acting = {t for t in self.terms if not self.built or self.acts(t)}
-        return [*(m for m in self._shown.means if m.term in acting), *super().metrics]
-
-    def reset_sums(self) -> None:
-        """Start a new mean in the logs."""
-        if self.built:
-            self.sums.assign(ops.zeros(self.sums.shape, self.sums.dtype))
-
-    def latest_mean(self, index: int) -> Tensor:
-        """One of the means for the logs, also inside a traced training step on JAX.
-
-        There Keras computes the logs in a scope that knows no layer's weights.
-        """
-        if compat.in_stateless_scope() and self._traced.means is not None:
-            return self._traced.means[index]
-        sums = ops.unstack(self.sums.value)
-        return ops.divide_no_nan(sums[index], sums[-1])
+        shown = [m for m in self.logs.means if not acting.isdisjoint(m.terms)]
+        return [*shown, *super().metrics]
 
     def latest_terms(self) -> dict[Term, Tensor]:
         """What each term added to the loss in the last forward pass."""
-        return self._traced.terms
+        opened = self._now.opened
+        return {} if opened is None else opened.added
+
+    def _opened_pass(self, training: bool | None) -> Pass:
+        """The pass that is on, or a new one if this call is the first one in it."""
+        training = compat.in_training(training)
+        if not self._ledger.is_open(self) or self._now.opened is None:
+            with compat.full_precision():
+                opened = Pass(self.state, self._step(), training)
+            if training and hasattr(self, "steps"):
+                self.steps.assign_add(1)
+            self._now.opened, self._now.calls = opened, 0
+        opened = self._now.opened
+        self._now.calls += 1
+        return opened
+
+    def _losses_wanted(self) -> bool:
+        """Whether anybody will read the losses of this call.
+
+        Raises:
+            ValueError: in the body of a loop, whose losses nobody could read.
+        """
+        if (loop := compat.enclosing_loop()) is not None:
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}' is called in the loop of {loop}, "
+                "where no loss is counted once a step of time. Put it outside, on what "
+                "the outer layer gives out (for `RNN`, with `return_sequences=True`), "
+                "or write the loop out: `unroll=True`, or an input whose number of "
+                "steps is known."
+            )
+        return compat.losses_wanted()
 
     def _add_terms(
         self,
+        opened: Pass,
         targets: Mapping[Term, Any],
         inputs: Any,
-        training: bool | None,
         outputs: Any = None,
     ) -> Any:
-        """Add each term's `strength * value` of its target to the loss and the logs.
+        """Add each term's strength × value of its target to the loss and the logs.
 
-        Back comes what `call` gives out.
+        The result is what `call` gives out.
         """
-        if not compat.losses_wanted():
-            return outputs
-        first_call = not self._ledger.is_open(self)
-        added, strengths = {}, {}
+        first_call = self._now.calls == 1
+        added = {}
         with compat.full_precision():
-            present = dict(zip(self.terms, self.present_strengths(), strict=True))
             for term, x in targets.items():
-                if not self._acts_or_says(term):
-                    continue
-                if term.target != "output" and not first_call:
-                    continue  # a weight counts once, however often its layer is called
-                strength, value = self._measured(term, present[term], x, training)
-                added[term] = self._weighted(term, strength, value)
-                strengths[term] = strength
-            earlier = {} if first_call else self._traced.terms
-            both = {t: x + earlier[t] if t in earlier else x for t, x in added.items()}
-            self._traced.terms = {**earlier, **both}
-            self._log(added, strengths if first_call else {}, inputs, first_call)
-            if training and first_call and hasattr(self, "steps"):
-                self.steps.assign_add(1)
+                # A weight counts once, however often its layer is called.
+                if self._acts_or_says(term) and (first_call or not term.target.once):
+                    value_of = self._value(term, x, opened.training)
+                    strength, value = opened.measure(term, x, value_of)
+                    added[term] = term.strength.added(strength, value)
+            for term, loss in added.items():
+                opened.added[term] = opened.added.get(term, 0.0) + loss
+            batch = ops.shape(_first_tensor(inputs))[0]
+            strengths = {t: opened.strengths[t] for t in added}
+            self.logs.add(added, strengths, batch, first_call)
         losses = []
         if added:
             total = functools.reduce(operator.add, added.values())
-            weights = [targets[t] for t in added if t.target != "output"]
+            weights = [targets[t] for t in added if t.target.once]
             if outputs is not None and any(map(pays_to_fuse, weights)):
                 total, outputs = in_step(total, outputs)
             losses = [ops.cast(total, keras.config.floatx())]
         self._ledger.add(self, losses)
         return outputs
 
-    def _log(
-        self,
-        added: Mapping[Term, Tensor],
-        strengths: Mapping[Term, Tensor],
-        inputs: Any,
-        first_call: bool,
-    ) -> None:
-        """Add to the sums: the terms, the strengths that move, and the batch's size."""
-        batch = ops.cast(ops.shape(_first_tensor(inputs))[0], self.sums.dtype)
-        one, zero = (ops.convert_to_tensor(n, self.sums.dtype) for n in (1.0, 0.0))
-        shown = [added.get(t, zero) for t in self.terms]
-        shown += [strengths.get(t, zero) for t in self._moving]
-        sums = batch * ops.stack([*shown, one if first_call else zero])
-        self.sums.assign_add(ops.stop_gradient(sums))
-        if compat.in_stateless_scope():
-            sums = ops.convert_to_tensor(self.sums)
-            self._traced.means = ops.divide_no_nan(sums[:-1], sums[-1])
+    def _value(self, term: Term, x: Any, training: bool) -> Any:
+        penalty = self.anchors.penalty(term, x, training)
+        return lambda: ops.cast(term.value(x, penalty), self.strengths.dtype)
 
     def _acts_or_says(self, term: Term) -> bool:
         if self.acts(term):
@@ -266,33 +252,15 @@ class PenaltyLayer(keras.layers.Layer):
         if term.name not in self._said:
             self._said.add(term.name)
             warnings.warn(
-                f"The term '{term.name}' does not act: {term.target} is frozen.",
+                f"The term '{term.name}' does not act: {self.target_path(term)} is "
+                "frozen.",
                 stacklevel=2,
             )
         return False
 
-    @classmethod
-    def from_config(cls, config_: dict[str, Any]) -> Self:
-        """The layer that `get_config` described, nested penalties included."""
-        layer: Self = config.from_config(cls, config_)
-        return layer
 
-
-def _value(term: Term, x: Any) -> Tensor:
-    """The penalty's value on a weight, or on what a layer gives out.
-
-    An output's extensive sum is divided by the batch size, as in Keras' activity slot;
-    a statistic of the batch is not.
-    """
-    if term.target != "output":
-        return term.penalty.value(x)
-    total = 0.0
-    for output in keras.tree.flatten(x):
-        value = term.penalty.value(output)
-        if not term.penalty.statistic:
-            value = value / ops.cast(ops.shape(output)[0], value.dtype)
-        total = total + value
-    return total
+def _assign(variable: Variable, x: Tensor) -> None:
+    variable.assign(x)
 
 
 def _first_tensor(inputs: Any) -> Tensor:

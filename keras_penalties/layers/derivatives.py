@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import keras
@@ -11,7 +12,11 @@ from keras import ops
 
 from keras_penalties import checks, compat
 from keras_penalties.autodiff import jacobian, value_and_pullback
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.config import LayerFromSignature
+from keras_penalties.hosting.state import Pass
+from keras_penalties.hosting.targets import DerivativeTarget
+from keras_penalties.hosting.term import terms_of
+from keras_penalties.layers.wrapper import WrappingLayer
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
@@ -36,7 +41,9 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
         x = compat.carry_mask(x, mask)
         # Not `stateless_call`, which leaves out masks, `training` and the casts.
-        with keras.StatelessScope(state_mapping=state):
+        with compat.full_precision():  # else Keras would cast the state to a half float
+            scope = keras.StatelessScope(state_mapping=state)
+        with scope:
             return widened(layer(x))
 
     return call
@@ -49,7 +56,7 @@ def check_single(layer: Any, *tensors: Any) -> None:
 
 
 @register
-class Derivative(keras.layers.Layer):
+class Derivative(LayerFromSignature):
     """The derivatives of a layer's outputs with respect to its input, as a tensor.
 
     `∂ᵏ outputs / ∂ inputsᵏ` of each sample, exactly, for an `AddLoss` to read, as a
@@ -104,21 +111,10 @@ class Derivative(keras.layers.Layer):
             checks.refuse("layer", wanted, shapes)
         return (*output_shape, *[input_shape[1]] * self.order)
 
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        layer = keras.saving.serialize_keras_object(self.layer)
-        return {**super().get_config(), "layer": layer, "order": self.order}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The layer that `get_config` described."""
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**{**config, "layer": layer})
-
     @classmethod
     def examples(cls) -> list[Self]:
         """Instances that the laws run over: the first and the second order."""
-        return [cls(example_layer()), cls(example_layer(), order=2)]
+        return [cls(example_layer()), cls(example_layer("sigmoid"), order=2)]
 
 
 def _differentiated(
@@ -133,12 +129,12 @@ def _differentiated(
     return call
 
 
-def example_layer() -> Any:
+def example_layer(activation: str = "tanh") -> Any:
     """A layer with a curvature, for the laws."""
-    return keras.layers.Dense(2, activation="tanh", kernel_initializer="ones")
+    return keras.layers.Dense(2, activation=activation, kernel_initializer="ones")
 
 
-class DerivativeLayer(PenaltyLayer):
+class DerivativeLayer(WrappingLayer):
     """Wraps a layer, gives its outputs, and hosts a penalty on some derivative of it.
 
     A subclass writes `derivative`. The wrapped layer runs as ever, its batch statistics
@@ -150,15 +146,13 @@ class DerivativeLayer(PenaltyLayer):
     ) -> None:
         checks.instance("layer", layer, keras.layers.Layer)
         kwargs.setdefault("name", f"{layer.name}_{word}")
-        super().__init__(**kwargs)
-        self.layer, self.seed = layer, seed
-        self.supports_masking = layer.supports_masking
+        super().__init__(layer, **kwargs)
+        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        parts = penalty.parts()
-        self._declare(
-            Term(f"{self.name}_{p.name}" if len(parts) > 1 else self.name, p, "output")
-            for p in parts
-        )
+        terms = terms_of(penalty, DerivativeTarget(), self.name)
+        if len(terms) == 1:  # the layer's name says which derivative it is
+            terms = [replace(terms[0], name=self.name)]
+        self._declare(terms)
 
     def derivative(
         self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
@@ -171,30 +165,25 @@ class DerivativeLayer(PenaltyLayer):
         """
         raise NotImplementedError
 
-    def build(self, input_shape: Any = None) -> None:
-        """Build the layer, and the terms' weights."""
-        super().build(input_shape)
-        if not self.layer.built:
-            self.layer.build(input_shape)
-
     def call(self, inputs: Tensor, *, training: bool | None = None) -> Any:
         """What the layer gives out, the penalty on its derivative added."""
-        if not compat.losses_wanted():
+        if not self._losses_wanted():
             return self.layer(inputs)
+        opened = self._opened_pass(training)
         fn = pure(self.layer, inputs)
-        return self._penalised(fn, inputs, self.layer(inputs), training)
+        return self._penalised(opened, fn, inputs, self.layer(inputs))
 
     def _penalised(
         self,
+        opened: Pass,
         fn: Callable[[Tensor], Tensor],
         inputs: Tensor,
         outputs: Tensor,
-        training: bool | None,
     ) -> Tensor:
         """The outputs, the penalty on the derivative at `inputs` added."""
         check_single(self.layer, outputs)
         target, same = self.derivative(fn, inputs, outputs)
-        self._add_terms(dict.fromkeys(self.terms, target), inputs, training)
+        self._add_terms(opened, dict.fromkeys(self.terms, target), inputs)
         return ops.cast(same, outputs.dtype)
 
     def _signs(self, shape: Any) -> Tensor:
@@ -202,21 +191,14 @@ class DerivativeLayer(PenaltyLayer):
         draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return ops.where(draws < 0.5, -1.0, 1.0)
 
-    def target_path(self, term: Term) -> str:
-        """The derivative, named by the layer."""
-        return f"{self.layer.name}/inputs"
+    def save_own_variables(self, store: Any) -> None:
+        """The weights, and the random numbers' state, which Keras would leave out."""
+        super().save_own_variables(store)
+        store["seed"] = self.seed_generator.state
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The layer's own."""
-        return self.layer.compute_mask(inputs, mask)
-
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        layer = keras.saving.serialize_keras_object(self.layer)
-        return {**super().get_config(), "layer": layer, **self._arguments()}
-
-    def _arguments(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _strength(self) -> Any:
-        return self.terms[0].penalty.strength
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` wrote; an older file has no random state."""
+        own = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        if (seed := own.pop("seed", None)) is not None:
+            self.seed_generator.state.assign(seed)
+        super().load_own_variables(own)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -11,12 +10,22 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, losses
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.targets import LossTarget
+from keras_penalties.hosting.term import Term
+from keras_penalties.layers.base import PenaltyLayer
+from keras_penalties.losses.base import checked_ignore
+from keras_penalties.losses.hosting import hosted
+from keras_penalties.losses.reduction import (
+    known,
+    known_samples,
+    present,
+    reduced,
+    replaced,
+)
 from keras_penalties.losses.shapes import agree
 from keras_penalties.numerics import widened
-from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
-from keras_penalties.strengths import Learned, Strength, Target, as_strength
+from keras_penalties.strengths import Learned, StrengthLike, as_strength
 from keras_penalties.typing import Tensor
 
 
@@ -36,12 +45,20 @@ class AddLoss(PenaltyLayer):
             saved whole if the function is registered: `@kp.register(package=...)`.
         strength: The multiplier, 0 or more, a schedule, a `Target`, or a `Learned`,
             which balances several losses in training. Default 1.
+        ignore: What stands in `y_true` for an unknown target: a label such as -1,
+            another number, or NaN, as `float("nan")` or `"nan"`. The mean is over the
+            samples whose targets are known, no gradient comes from the others, and a
+            batch without a known target costs 0. Default None: all are known.
 
     Call arguments:
         inputs: The tensor, or structure of tensors, that is passed through. The loss
             takes it as `y_pred`, or, without one, as its first argument. Its mask is
-            honoured: of the values, the mean over the valid ones.
+            honoured: the mean is over the values that the mask does not hide. A
+            function with an argument `mask` is given the mask (all True without one),
+            and may then return one value for a whole sequence.
         sample_weight: Multiplies the values, one for each sample or for each value.
+            What is masked, unknown, or has the weight 0 has no part in a gradient: the
+            loss has ones in its place.
         **kwargs: The other tensors, by the names that the loss gives them. Half floats
             are widened for a function; others keep their dtype.
 
@@ -69,33 +86,22 @@ class AddLoss(PenaltyLayer):
             a `Loss` does not reduce its values.
     """
 
-    def __init__(self, loss: Any, strength: Strength = 1.0, **kwargs: Any) -> None:
-        self.loss = _checked_loss(losses.get(loss))
+    def __init__(
+        self,
+        loss: Any,
+        strength: StrengthLike = 1.0,
+        ignore: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.loss = _checked_loss(losses.get(loss, "loss"))
         kwargs.setdefault("name", getattr(self.loss, "name", _word(self.loss)))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self._declare([Term(self.name, LossValue(self.loss, strength), "output")])
-
-    def build(self, input_shape: Any = None) -> None:
-        """Create the term's weights, and that of a learned strength."""
-        super().build(input_shape)
-        strength = self.terms[0].penalty.strength
-        if isinstance(strength, Learned):
-            start, dtype = math.log(strength.initial), self.strengths.dtype
-            self.log_strength = self._state(
-                "log_strength", start, dtype, trainable=True
-            )
-
-    def present_strengths(self) -> list[Tensor]:
-        """The strength at the present step; of a target, the multiplier."""
-        if isinstance(self.terms[0].penalty.strength, Learned):
-            return [ops.exp(self.log_strength)]
-        return super().present_strengths()
-
-    def _weighted(self, term: Term, strength: Tensor, value: Tensor) -> Tensor:
-        if isinstance(term.penalty.strength, Learned):
-            return term.penalty.strength.added(strength, value)
-        return super()._weighted(term, strength, value)
+        self.strength = as_strength(strength, "loss")
+        self.ignore = checked_ignore(ignore)
+        self._declare([Term(self.name, self.loss, self.strength, LossTarget())])
+        if self.ignore is not None and "y_true" not in _arguments(self.loss)[0]:
+            checks.refuse("ignore", "None, for a loss without a `y_true`", ignore)
 
     def call(
         self,
@@ -105,16 +111,18 @@ class AddLoss(PenaltyLayer):
         **kwargs: Any,
     ) -> Any:
         """The input, its loss added."""
-        if compat.losses_wanted():
+        if self._losses_wanted():
             tensors = self._named(inputs, kwargs)
+            opened = self._opened_pass(training)
             with compat.full_precision():
-                value = self._value(tensors, inputs, sample_weight)
-            self._add_terms({self.terms[0]: value}, inputs, training)
+                value = self._loss_value(tensors, inputs, sample_weight)
+            self._add_terms(opened, {self.terms[0]: value}, inputs)
         return inputs
 
     def _named(self, inputs: Any, others: Mapping[str, Any]) -> dict[str, Any]:
         """Every tensor under the name that the loss has for it."""
         names, needed, catches_all = _arguments(self.loss)
+        names, needed = ([n for n in x if n != "mask"] for x in (names, needed))
         main = "y_pred" if "y_pred" in names else names[0]
         missing = [n for n in needed if n not in (main, *others)]
         unknown = [n for n in others if n == main or n not in names]
@@ -128,14 +136,55 @@ class AddLoss(PenaltyLayer):
             )
         return {main: inputs, **others}
 
-    def _value(
+    def _loss_value(
         self, tensors: dict[str, Any], inputs: Any, sample_weight: Tensor
     ) -> Tensor:
+        masks = [compat.keras_mask(x) for x in keras.tree.flatten(inputs)]
+        masks = [mask for mask in masks if mask is not None]
         if isinstance(self.loss, keras.losses.Loss):
-            value = self.loss(sample_weight=sample_weight, **tensors)
+            loss, mask = hosted(self.loss, self.ignore), masks[0] if masks else None
+            values, known = loss.unreduced(
+                tensors["y_true"], tensors["y_pred"], sample_weight, mask
+            )
+            value = reduced(values, loss.reduction, sample_weight, [mask, known])
             return compat.undistributed(value)
-        wide = {n: keras.tree.map_structure(_not_half, x) for n, x in tensors.items()}
-        return _mean(self.loss(**wide), inputs, sample_weight)
+        return self._function_value(tensors, inputs, sample_weight, masks)
+
+    def _function_value(
+        self,
+        tensors: dict[str, Any],
+        inputs: Any,
+        sample_weight: Tensor,
+        masks: list[Tensor],
+    ) -> Tensor:
+        """The mean of a function's values over the samples that are present."""
+        main = keras.tree.flatten(inputs)[0]
+        said = list(masks)
+        if self.ignore is not None:
+            entries = known(tensors["y_true"], self.ignore)
+            said.append(known_samples(entries, main, by_feature=False))
+        among = present(main, sample_weight, said)
+        given = {
+            name: keras.tree.map_structure(lambda x: _given(x, among), x)
+            for name, x in tensors.items()
+        }
+        asks = "mask" in _arguments(self.loss)[0]
+        if asks:
+            whole = ops.ones(ops.shape(main)[: max(1, len(main.shape) - 1)], "bool")
+            given["mask"] = masks[0] if masks else whole
+        values = widened(self.loss(**given))
+        if len(values.shape) == 0:
+            if (said and not asks) or sample_weight is not None:
+                what = "sample_weight" if sample_weight is not None else "mask"
+                wanted = "a loss that returns a value for each sample"
+                checks.refuse(what, wanted, "a scalar")
+            return values
+        if not agree(values.shape[:1], main.shape[:1]):
+            wanted = "one that returns a value for each sample"
+            checks.refuse("loss", wanted, tuple(values.shape))
+        if asks:  # of what the function has summed up, whatever it has of a sample
+            said = [_over_rest(mask, len(values.shape)) for mask in said]
+        return reduced(values, "sum_over_batch_size", sample_weight, said)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The input's."""
@@ -144,13 +193,6 @@ class AddLoss(PenaltyLayer):
         return keras.tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype), inputs
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        serialize = keras.saving.serialize_keras_object
-        strength = serialize(self.terms[0].penalty.strength)
-        config = {"loss": serialize(self.loss), "strength": strength}
-        return {**super().get_config(), **config}
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -161,28 +203,6 @@ class AddLoss(PenaltyLayer):
     def example_inputs(self, x: Any) -> dict[str, Any]:
         """The call's arguments, for the laws."""
         return {"inputs": x, "y_true": ops.zeros_like(x)}
-
-
-class LossValue(Penalty):
-    """A loss in a penalty's place: its value, which it had of the batch, as it is."""
-
-    statistic = "batch"
-
-    def __init__(self, loss: Any, strength: Strength = 1.0) -> None:
-        learned = isinstance(strength, Learned)
-        if isinstance(strength, Target) and strength.of != "value":
-            checks.refuse("strength", "a target of the loss itself, 'value'", strength)
-        self.strength = strength if learned else as_strength(strength)
-        self.loss = loss
-
-    def compute_value(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    @property
-    def name(self) -> str:
-        """The loss' own."""
-        return _word(self.loss)
 
 
 def _word(loss: Any) -> str:
@@ -211,45 +231,17 @@ def _arguments(loss: Any) -> tuple[list[str], list[str], bool]:
     return [p.name for p in named], needed, catches_all
 
 
-def _not_half(x: Any) -> Any:
-    if x is None or not keras.backend.is_float_dtype(x.dtype):
-        return x
-    return widened(x)
+def _given(x: Any, present: Tensor | None) -> Any:
+    """A tensor as a function has it: no half floats, nothing of what is absent."""
+    if x is None:
+        return None
+    if keras.backend.is_float_dtype(x.dtype):
+        x = widened(x)
+    return replaced(x, present)
 
 
-def _mean(values: Tensor, inputs: Any, sample_weight: Tensor) -> Tensor:
-    """The mean of a loss' values, as Keras has it: over the valid ones, weighted."""
-    values = widened(values)
-    flat = keras.tree.flatten(inputs)
-    masks = [m for m in map(compat.keras_mask, flat) if m is not None]
-    scalar = len(values.shape) == 0
-    if scalar and (masks or sample_weight is not None):
-        what = "sample_weight" if sample_weight is not None else "mask"
-        checks.refuse(what, "a loss that returns a value for each sample", "a scalar")
-    if scalar:
-        return values
-    if not agree(values.shape[:1], flat[0].shape[:1]):
-        wanted = "one that returns a value for each sample"
-        checks.refuse("loss", wanted, tuple(values.shape))
-    valid = ops.ones_like(values)
-    for mask in masks:
-        valid = valid * ops.cast(_spread("mask", mask, values), values.dtype)
-    if sample_weight is not None:
-        weight = _spread("sample_weight", sample_weight, values)
-        values = values * ops.cast(weight, values.dtype)
-    # Not by a product: what was computed where there is nothing may be infinite.
-    values = ops.where(valid > 0, values, ops.zeros_like(values))
-    return ops.divide_no_nan(ops.sum(values), ops.sum(valid))
-
-
-def _spread(name: str, x: Tensor, values: Tensor) -> Tensor:
-    """`x`, of the first axes of the values, as it broadcasts to all of them."""
-    x, rank = ops.convert_to_tensor(x), len(values.shape)
-    if len(x.shape) > 1 and x.shape[-1] == 1:
-        x = ops.squeeze(x, -1)
-    if not agree(x.shape, values.shape[: len(x.shape)]):
-        wanted = f"the first axes of the loss' values, {tuple(values.shape)}"
-        checks.refuse(name, wanted, tuple(x.shape))
-    while len(x.shape) < rank:
-        x = ops.expand_dims(x, -1)
-    return x
+def _over_rest(mask: Tensor, rank: int) -> Tensor:
+    """Whether there is anything, over the mask's axes that the values don't have."""
+    mask = ops.cast(mask, "bool")
+    rest = tuple(range(rank, len(mask.shape)))
+    return ops.any(mask, axis=rest) if rest else mask

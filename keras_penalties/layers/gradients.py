@@ -9,7 +9,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, compat, penalties
+from keras_penalties import checks, penalties
 from keras_penalties.autodiff import value_and_pullback
 from keras_penalties.layers.derivatives import (
     DerivativeLayer,
@@ -20,7 +20,7 @@ from keras_penalties.layers.derivatives import (
 from keras_penalties.numerics import length, positive_part, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -61,7 +61,7 @@ class InputGradient(DerivativeLayer):
     """
 
     def __init__(self, layer: Any, penalty: Any, **kwargs: Any) -> None:
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         super().__init__(layer, self.penalty, "input_gradient", None, **kwargs)
 
     def derivative(
@@ -71,13 +71,11 @@ class InputGradient(DerivativeLayer):
         outputs, pullback = value_and_pullback(fn, widened(inputs))
         return pullback(ops.ones_like(outputs)), outputs
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"penalty": keras.saving.serialize_keras_object(self.penalty)}
-
     @classmethod
     def examples(cls) -> list[Self]:
         """Instances that the laws run over: R1, and a sum."""
-        return [cls(example_layer(), p) for p in ("l2(0.5)", "l2(0.5) + l1(0.1)")]
+        r1 = cls(example_layer(), "l2(0.5)")
+        return [r1, cls(example_layer("sigmoid"), "l2(0.5) + l1(0.1)")]
 
 
 @register
@@ -121,13 +119,15 @@ class GradientPenalty(DerivativeLayer):
     def __init__(
         self,
         layer: Any,
-        strength: Strength = 10.0,
+        strength: StrengthLike = 10.0,
         radius: float = 1.0,
         one_sided: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(layer, L2(strength), "gradient_penalty", seed, **kwargs)
+        penalty = L2(strength)
+        super().__init__(layer, penalty, "gradient_penalty", seed, **kwargs)
+        self.strength = penalty.strength
         self.radius = checks.non_negative("radius", radius)
         self.one_sided = checks.instance("one_sided", one_sided, bool)
 
@@ -138,11 +138,17 @@ class GradientPenalty(DerivativeLayer):
         if other is None:
             return super().call(inputs, training=training)
         outputs = self.layer(inputs)
-        if compat.losses_wanted():
+        if self._losses_wanted():
             check_single(self.layer, inputs, other)
             between = self._between(inputs, other)
-            self._penalised(pure(self.layer, between), between, outputs, training)
+            fn = pure(self.layer, between)
+            self._penalised(self._opened_pass(training), fn, between, outputs)
         return [outputs, self.layer(other)]
+
+    def compute_output_shape(self, input_shape: Any, other_shape: Any = None) -> Any:
+        """The critic's, for one batch, or a list of two."""
+        shape = self.layer.compute_output_shape(input_shape)
+        return shape if other_shape is None else [shape, shape]
 
     def _between(self, inputs: Tensor, other: Tensor) -> Tensor:
         """A place at random between each pair."""
@@ -161,18 +167,11 @@ class GradientPenalty(DerivativeLayer):
         excess = length(rows, (1,)) - self.radius
         return positive_part(excess) if self.one_sided else excess, outputs
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "strength": keras.saving.serialize_keras_object(self._strength()),
-            "radius": self.radius,
-            "one_sided": self.one_sided,
-            "seed": self.seed,
-        }
-
     @classmethod
     def examples(cls) -> list[Self]:
         """Instances that the laws run over: both forms.
 
         A radius near the norm would leave a difference of half floats to compare.
         """
-        return [cls(example_layer()), cls(example_layer(), 2.0, 0.1, True)]
+        one_sided = cls(example_layer("sigmoid"), 2.0, 0.1, True, seed=7)
+        return [cls(example_layer()), one_sided]

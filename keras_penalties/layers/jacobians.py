@@ -15,7 +15,7 @@ from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
 from keras_penalties.numerics import length, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -58,12 +58,14 @@ class Contractive(DerivativeLayer):
     def __init__(
         self,
         layer: Any,
-        strength: Strength = 0.01,
+        strength: StrengthLike = 0.01,
         probes: int | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(layer, L2(strength), "contractive", seed, **kwargs)
+        penalty = L2(strength)
+        super().__init__(layer, penalty, "contractive", seed, **kwargs)
+        self.strength = penalty.strength
         self.probes = None if probes is None else checks.integer("probes", probes)
 
     def derivative(
@@ -81,15 +83,12 @@ class Contractive(DerivativeLayer):
         probes = [scale * self._signs(shape) for _ in range(self.probes)]
         return ops.stack([pullback(v) for v in probes], axis=1), outputs
 
-    def _arguments(self) -> dict[str, Any]:
-        strength = keras.saving.serialize_keras_object(self._strength())
-        return {"strength": strength, "probes": self.probes, "seed": self.seed}
-
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: the closed form, and the exact one."""
+        """Instances that the laws run over: the closed form, exact, an estimate."""
         dense = keras.layers.Dense(2, "sigmoid", kernel_initializer="ones")
-        return [cls(dense, 0.5), cls(example_layer(), 0.5)]
+        estimate = cls(example_layer(), 2.0, probes=1, seed=7)
+        return [cls(dense, 0.5), cls(example_layer(), 0.5), estimate]
 
 
 def _dense_slopes(layer: Any, outputs: Tensor) -> Tensor | None:
@@ -154,7 +153,7 @@ class HessianTrace(DerivativeLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.penalty = penalties.get(penalty)
+        self.penalty = penalties.get(penalty, "penalty")
         super().__init__(layer, self.penalty, "hessian_trace", seed, **kwargs)
         self.probes = None if probes is None else checks.integer("probes", probes)
 
@@ -176,11 +175,8 @@ class HessianTrace(DerivativeLayer):
         rows = ops.reshape(mean, (ops.shape(x)[0], -1))
         return ops.sum(rows, 1, keepdims=True), outputs
 
-    def _arguments(self) -> dict[str, Any]:
-        penalty = keras.saving.serialize_keras_object(self.penalty)
-        return {"penalty": penalty, "probes": self.probes, "seed": self.seed}
-
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over."""
-        return [cls(example_layer(), "l2(0.5)")]
+        """Instances that the laws run over: exact, and an estimate."""
+        estimate = cls(example_layer("sigmoid"), "l1(0.5)", probes=1, seed=7)
+        return [cls(example_layer(), "l2(0.5)"), estimate]

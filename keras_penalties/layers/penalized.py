@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import keras
 
 from keras_penalties import checks, penalties
-from keras_penalties.layers.base import PenaltyLayer, Term
+from keras_penalties.hosting.claims import claim, twin
+from keras_penalties.hosting.logs import LOG_OPTIONS
+from keras_penalties.hosting.state import Variable
+from keras_penalties.hosting.targets import OutputTarget, WeightTarget
+from keras_penalties.hosting.term import Term, term_name, terms_of
+from keras_penalties.layers.wrapper import WrappingLayer
+from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 
 @register
-class Penalized(PenaltyLayer):
+class Penalized(WrappingLayer):
     """Wraps a layer and adds penalties on its weights and its outputs to the loss.
 
     A weight's term counts once in a forward pass, however often the layer is called in
@@ -28,6 +33,9 @@ class Penalized(PenaltyLayer):
             as `"query/kernel"` where the last word alone is not unique.
         outputs: A penalty on what the layer gives out, divided by the batch size unless
             it is a statistic of the batch.
+        log: `"weight"` for one entry of the logs a term, `"rule"` for one that sums all
+            weights' terms of one kind of penalty, `<layer>_<penalty>`, or `False` for
+            none. Default `"weight"`.
 
     Shapes: the layer's own.
 
@@ -44,53 +52,51 @@ class Penalized(PenaltyLayer):
             weight has a penalty of the same kind in its own slot.
     """
 
+    stored_as = {"weights": "weight_penalties"}  # noqa: RUF012
+
     def __init__(
         self,
         layer: Any,
         weights: Mapping[str, Any] | None = None,
         outputs: Any = None,
+        log: str | bool = "weight",
         **kwargs: Any,
     ) -> None:
         checks.instance("layer", layer, keras.layers.Layer)
-        if not weights and outputs is None:
+        given = checks.mapping("weights", weights or {}, "{'kernel': 'l1(0.1)'}")
+        if not given and outputs is None:
             checks.refuse("weights", "a penalty, here or in `outputs`", weights)
         kwargs.setdefault("name", f"penalized_{layer.name}")
-        super().__init__(**kwargs)
-        self.layer = layer
-        self.supports_masking = layer.supports_masking
+        super().__init__(layer, **kwargs)
         self.weight_penalties = {
-            name: penalties.get(given) for name, given in (weights or {}).items()
+            name: penalties.get(penalty, f"weights['{name}']")
+            for name, penalty in given.items()
         }
-        self.output_penalty = None if outputs is None else penalties.get(outputs)
-        self._declare(self._all_terms())
+        self.outputs = None if outputs is None else penalties.get(outputs, "outputs")
+        self.log = checks.one_of("log", log, LOG_OPTIONS)
+        found = self._all_terms()
+        shown = None if log == "weight" else [self._entry(term) for term in found]
+        self._declare(found, shown)
 
     def _all_terms(self) -> list[Term]:
         terms = []
-        for target, penalty in self.weight_penalties.items():
+        for address, penalty in self.weight_penalties.items():
             if penalty.statistic:
                 checks.refuse("weights", "no statistic of a batch", penalty)
-            word = target.replace("/", "_")
-            terms += [
-                Term(f"{self.layer.name}_{word}_{part.name}", part, target)
-                for part in penalty.parts()
-            ]
-        if self.output_penalty is not None:
-            terms += [
-                Term(f"{self.layer.name}_output_{part.name}", part, "output")
-                for part in self.output_penalty.parts()
-            ]
+            target = WeightTarget(address)
+            terms += terms_of(penalty, target, target.path(self.layer.name))
+        if self.outputs is not None:
+            path = f"{self.layer.name}/output"
+            terms += terms_of(self.outputs, OutputTarget(), path)
         return terms
 
-    def build(self, input_shape: Any = None) -> None:
-        """Build the layer, where one shape says all, and the terms' weights.
-
-        A layer of several inputs, as attention is, is built by its first call.
-        """
-        super().build(input_shape)
-        alone = len(inspect.signature(self.layer.build).parameters) == 1
-        if alone and not self.layer.built:
-            self.layer.build(input_shape)
-            self.layer.built = True
+    def _entry(self, term: Term) -> str | None:
+        """The entry of the logs that a term belongs to, unless it has its own."""
+        if not self.log:
+            return None
+        if isinstance(term.target, WeightTarget) and isinstance(term.penalty, Penalty):
+            return term_name(self.layer.name, term.penalty.name)
+        return term.name
 
     def call(
         self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
@@ -101,12 +107,16 @@ class Penalized(PenaltyLayer):
         """
         outputs = self.layer(inputs, *args, **kwargs)
         self._refuse_doubles()
-
+        if not self._losses_wanted():
+            return outputs
         targets = {
-            t: outputs if t.target == "output" else self.variable(t.target)
+            t: self.variable(t.target.address)
+            if isinstance(t.target, WeightTarget)
+            else outputs
             for t in self.terms
         }
-        return self._add_terms(targets, inputs, training, outputs)
+        opened = self._opened_pass(training)
+        return self._add_terms(opened, targets, inputs, outputs)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer's own, by its shapes alone where it knows them: nothing is traced.
@@ -120,68 +130,65 @@ class Penalized(PenaltyLayer):
         kwargs.pop("training", None)  # not every layer takes it
         return self.layer.compute_output_spec(inputs, *args, **kwargs)
 
+    def _weight_parts(self) -> Iterator[tuple[Variable, Penalty]]:
+        for address, penalty in self.weight_penalties.items():
+            for part in penalty.parts():
+                yield self.variable(address), part
+
     def _refuse_doubles(self) -> None:
-        """Each weight has at most one penalty of a kind, its own slot's included.
+        """Each penalty acts once on a weight, whoever hosts it.
 
-        The weights learn which kinds they have here, for `Proximal` to look at: it is
-        built later, from the weights alone.
+        What this layer puts on its weights is claimed here, for `Proximal` to look at.
         """
-        seen: dict[int, set[str]] = {}
-        for term in self.terms:
-            if term.target == "output":
-                continue
-            variable, kind = self.variable(term.target), type(term.penalty).__name__
-            slot = type(variable.regularizer).__name__
-            kinds = seen.setdefault(id(variable), set())
-            if kind == slot or kind in kinds:
+        there: dict[int, tuple[Variable, list[Penalty]]] = {}
+        for variable, penalty in self._weight_parts():
+            _, found = there.setdefault(id(variable), (variable, []))
+            own = next((p for p in found if p.alike(penalty)), None)
+            if (other := own or twin(variable, penalty, self)) is not None:
                 raise ValueError(
-                    f"The weight '{variable.path}' already carries a penalty of the "
-                    f"kind {kind}. Add the strengths and keep one. "
-                    f"Received: weights={self.weight_penalties}"
+                    f"The weight '{variable.path}' already carries a penalty that is "
+                    f"equal except for the strength: {checks.shown(other)}. Add the "
+                    "strengths and keep one. "
+                    f"Received: weights={checks.shown(self.weight_penalties)}"
                 )
-            kinds.add(kind)
-            variable.penalized_kinds = kinds
+            found.append(penalty)
+        for variable, found in there.values():
+            claim(variable, self, found)
 
-    def variable(self, target: str) -> Any:
+    def variable(self, address: str) -> Variable:
         """The wrapped layer's weight of that name."""
-        found = [v for v in self.layer.variables if f"/{v.path}".endswith(f"/{target}")]
+        variables = self.layer.variables
+        found = [v for v in variables if f"/{v.path}".endswith(f"/{address}")]
         if len(found) != 1:
-            paths = [v.path for v in (found or self.layer.variables)]
+            paths = [v.path for v in (found or variables)]
             checks.refuse(
                 "weights",
                 f"names that fit one weight each of '{self.layer.name}', which has "
                 f"{paths}",
-                target,
+                address,
             )
         return found[0]
 
+    def target_weight(self, term: Term) -> Variable | None:
+        """The wrapped layer's weight, once the layer is built."""
+        if not isinstance(term.target, WeightTarget) or not self.layer.built:
+            return None
+        return self.variable(term.target.address)
+
     def acts(self, term: Term) -> bool:
         """Whether what the term penalises can move."""
-        if term.target == "output" or not self.layer.built:
-            return True
-        return bool(self.variable(term.target).trainable)
-
-    def target_path(self, term: Term) -> str:
-        """The wrapped layer, and the weight's name in it."""
-        name: str = self.layer.name
-        return name if term.target == "output" else f"{name}/{term.target}"
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The layer's own."""
-        return self.layer.compute_mask(inputs, mask)
-
-    def get_config(self) -> dict[str, Any]:
-        """The layer's arguments."""
-        serialize = keras.saving.serialize_keras_object
-        config = {
-            "layer": serialize(self.layer),
-            "weights": {n: serialize(p) for n, p in self.weight_penalties.items()},
-            "outputs": serialize(self.output_penalty),
-        }
-        return {**super().get_config(), **config}
+        weight = self.target_weight(term)
+        return weight is None or bool(weight.trainable)
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """Instances that the laws run over: a penalty on the weight and the output."""
+        """Instances that the laws run over: on weights and the output, and on one."""
         dense = keras.layers.Dense(2, activation="sigmoid")
-        return [cls(dense, weights={"kernel": "l1(0.1)"}, outputs="kl_sparsity(0.5)")]
+        linear = keras.layers.Dense(3, name="linear")
+        both = {"kernel": "l2(0.1)", "bias": "l2(0.2)"}
+        return [
+            cls(dense, weights={"kernel": "l1(0.1)"}, outputs="kl_sparsity(0.5)"),
+            cls(linear, weights={"kernel": "l2(0.1)", "bias": "l1(0.1)"}),
+            cls(linear, weights=both, log="rule"),
+            cls(linear, outputs="l1(0.1)", log=False),
+        ]

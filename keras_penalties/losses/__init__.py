@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.losses.weighted import *
 
 
-def get(identifier: Any) -> Any:
+def get(identifier: Any, argument: str = "identifier") -> Any:
     """A loss from a string, a config, a class, or a loss itself.
 
     Args:
@@ -30,6 +30,8 @@ def get(identifier: Any) -> Any:
             `"half_sum_squared_error(reduction='sum')"`, a Keras key, a config, a
             function `(y_true, y_pred)` or a `keras.losses.Loss`. Keras' own names
             work too.
+        argument: The name of the caller's own argument, for its error messages.
+            Default `"identifier"`.
 
     Raises:
         ValueError: for an unknown name, with those that come near.
@@ -39,13 +41,7 @@ def get(identifier: Any) -> Any:
         >>> kp.losses.get("half_sum_squared_error(reduction='sum')").reduction
         'sum'
     """
-    found = expressions.get(identifier, "loss")
-    if not callable(found):
-        raise ValueError(
-            "Invalid value for argument `identifier`. Expected a loss, its name or its "
-            f"config. Received: identifier={identifier!r}"
-        )
-    return found
+    return expressions.get(identifier, "loss", argument=argument)
 
 
 _found = discover(sys.modules[__name__])

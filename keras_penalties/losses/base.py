@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import math
+import numbers
+from typing import Any, ClassVar, Self, TypedDict
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties import config
+from keras_penalties import checks, compat, config
+from keras_penalties.losses.reduction import (
+    known,
+    known_samples,
+    on_first_axes,
+    present,
+    reduced,
+    replaced,
+)
 from keras_penalties.numerics import bounded
 from keras_penalties.registry import snake_case
 from keras_penalties.typing import Tensor
+
+
+class LossOptions(TypedDict, total=False):
+    """The arguments that every loss passes on to `Loss`, which documents them."""
+
+    name: str | None
+    reduction: str | None
+    dtype: Any
+    ignore: float | str | None
 
 
 class Loss(keras.losses.Loss):
@@ -21,13 +40,30 @@ class Loss(keras.losses.Loss):
     argument under its own name. Half floats are widened before `call` and until the
     samples are reduced.
 
+    A sample weight or a mask belongs to samples: where the values have the shape
+    (batch, time), it has the shape (batch,), (batch, 1), (batch, time) or
+    (batch, time, 1). A sample that a mask leaves out, whose target is unknown, or whose
+    weight is 0 is absent: it has no part in the value nor in a gradient, also where it
+    holds a NaN. The means leave out of their count what is masked or unknown, and count
+    a weight of 0, as Keras does.
+
     Args:
         name: For logs. Default: the string name of the class.
         reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
         dtype: Of the result. Default `keras.config.floatx()`. The computation is in
-            float64 if it is float64, else in float32; what float16 can't hold becomes
-            its largest number, with its own gradient. Of float16 predictions a gradient
-            above 65504 is infinite, which loss scaling looks for.
+            float64 if it is float64, else in float32; a value that float16 can't hold
+            becomes the largest float16 number; the gradient is not changed. Of float16
+            predictions a gradient above 65504 is infinite, which loss scaling looks
+            for.
+        ignore: What stands in `y_true` for an unknown target: a label such as -1 or
+            255, another number, or NaN, as `float("nan")` or `"nan"`. A loss that is a
+            mean over features leaves an unknown feature out of that mean, a sum out of
+            that sum. Any other loss leaves out a sample with an unknown entry. A batch
+            without a known target costs 0. Default None: every target is known.
+
+    Raises:
+        ValueError: if `reduction` or `ignore` is none of these, or a weight or a mask
+            has another shape.
     """
 
     exact_targets: ClassVar[bool] = False
@@ -39,21 +75,78 @@ class Loss(keras.losses.Loss):
         name: str | None = None,
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
+        ignore: float | str | None = None,
     ) -> None:
         name = name or snake_case(type(self).__name__)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.ignore = checked_ignore(ignore)
 
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> Tensor:
         """The reduced loss, as in `keras.losses.Loss`."""
-        result = _InFullPrecision(self, y_true)(0.0, y_pred, sample_weight)
+        mask = compat.keras_mask(y_pred)
+        values, known = self.unreduced(y_true, y_pred, sample_weight, mask)
+        result = reduced(values, self.reduction, sample_weight, [mask, known])
         if self.dtype == "float16":
             result = bounded(result, 65504.0)
         return ops.cast(result, self.dtype)
 
+    def unreduced(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor = None,
+        mask: Tensor = None,
+        dtype: str | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """One value per sample, in full precision, and which samples are known.
+
+        The values are not yet weighed. Those of absent samples mean nothing: their
+        targets and predictions were replaced. A host may ask for its own `dtype`.
+        """
+        dtype = "float64" if (dtype or self.dtype) == "float64" else "float32"
+        y_pred = keras.tree.map_structure(
+            lambda y: ops.convert_to_tensor(y, dtype), y_pred
+        )
+        entries = samples = None
+        if self.ignore is not None:
+            y_true = ops.convert_to_tensor(y_true)
+            entries = self._known(y_true, y_pred, self.ignore)
+            samples = known_samples(entries, y_pred, self.by_feature)
+            y_true = replaced(y_true, entries)
+        y_true = keras.tree.map_structure(lambda y: self.as_target(y, dtype), y_true)
+        among = present(keras.tree.flatten(y_pred)[0], sample_weight, [mask, samples])
+        y_true, y_pred = keras.tree.map_structure(
+            lambda x: replaced(x, among), (y_true, y_pred)
+        )
+        values = self._values(y_true, y_pred, entries, among)
+        own = compat.keras_mask(values)  # as Keras' losses with an `ignore_class` do
+        if own is not None and samples is not None:
+            own = ops.logical_and(ops.cast(own, "bool"), samples)
+        return values, samples if own is None else own
+
+    def _known(self, y_true: Tensor, y_pred: Tensor, ignore: float | str) -> Tensor:
+        """Which entries of the targets are known."""
+        return known(y_true, ignore)
+
+    def _values(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        known: Tensor | None,
+        present: Tensor | None,
+    ) -> Tensor:
+        """One value per sample, where some entries of the targets may be unknown."""
+        return self.call(y_true, y_pred)
+
+    @property
+    def by_feature(self) -> bool:
+        """Whether one unknown feature leaves the others of its sample in the loss."""
+        return False
+
     def as_target(self, y_true: Tensor, dtype: str) -> Tensor:
-        """Targets as `call` wants them: in `dtype`, or still integers."""
+        """The targets in the dtype that `call` needs: `dtype`, or integers."""
         came = keras.backend.standardize_dtype(ops.convert_to_tensor(y_true).dtype)
         # Smaller integers are exact in float32.
         exact = self.exact_targets and came in ("int32", "int64", "uint32", "uint64")
@@ -82,19 +175,74 @@ class Loss(keras.losses.Loss):
         return rng.normal(size=shape), rng.normal(size=shape)
 
 
-class _InFullPrecision(keras.losses.Loss):
-    """One call of a loss: its targets as they came, and no half floats inside.
+class FeatureLoss(Loss):
+    """A loss that is computed feature by feature: a sample's value is their mean.
 
-    Keras casts targets and predictions to the dtype of the loss, and sums in it.
+    A subclass writes `features` in place of `call`. The features lie on the last axis
+    of the targets.
     """
 
-    def __init__(self, loss: Loss, y_true: Tensor) -> None:
-        dtype = "float64" if loss.dtype == "float64" else "float32"
-        super().__init__(loss.name, loss.reduction, dtype)
-        self._loss, self._y_true = loss, y_true
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature of each sample, (batch, ..., features)."""
+        raise NotImplementedError
 
-    def call(self, _: Tensor, y_pred: Tensor) -> Tensor:
-        y_true = keras.tree.map_structure(
-            lambda y: self._loss.as_target(y, self.dtype), self._y_true
-        )
-        return self._loss.call(y_true, y_pred)
+    def over_features(self, values: Tensor, known: Tensor | None = None) -> Tensor:
+        """The mean over the features that are known, 0 where none is."""
+        if known is None:
+            return ops.mean(values, axis=-1)
+        count = ops.sum(ops.cast(known, values.dtype), axis=-1)
+        total = ops.sum(ops.where(known, values, ops.zeros_like(values)), axis=-1)
+        return total / ops.maximum(count, ops.ones_like(count))
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The features' values reduced, one value per sample."""
+        return self.over_features(self.features(y_true, y_pred))
+
+    @property
+    def by_feature(self) -> bool:
+        """True."""
+        return True
+
+    def _values(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        known: Tensor | None,
+        present: Tensor | None,
+    ) -> Tensor:
+        if known is None:
+            return self.call(y_true, y_pred)
+        values = self.features(y_true, y_pred)
+        return self.over_features(values, on_first_axes(known, values.shape))
+
+
+class BatchLoss(Loss):
+    """A statistic of the batch, in which a sample's value depends on the others.
+
+    Its `call` is told which samples are present, so that no other sample has a part.
+    """
+
+    def call(self, y_true: Tensor, y_pred: Tensor, present: Tensor = None) -> Tensor:
+        """One value per sample. `present` is (batch,), or None where all are."""
+        raise NotImplementedError
+
+    def _values(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        known: Tensor | None,
+        present: Tensor | None,
+    ) -> Tensor:
+        return self.call(y_true, y_pred, present)
+
+
+def checked_ignore(value: Any) -> float | str | None:
+    """A number, or `"nan"`, which a config can hold where JSON has no NaN."""
+    if value is None or value == "nan":
+        return value
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if math.isnan(value):
+            return "nan"
+        if math.isfinite(value):
+            return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return checks.refuse("ignore", "a number, 'nan' or None", value)

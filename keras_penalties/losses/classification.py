@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss, Loss, LossOptions
 from keras_penalties.losses.shapes import aligned, class_probabilities
 from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
@@ -26,10 +26,17 @@ class ClassLoss(Loss):
         """Integer labels, and logits of four classes."""
         return rng.integers(0, 4, batch), rng.normal(size=(batch, 4))
 
+    def _known(self, y_true: Tensor, y_pred: Tensor, ignore: float | str) -> Tensor:
+        dense = len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] != 1
+        if dense and not isinstance(ignore, str) and 0 <= ignore <= 1:
+            wanted = "'nan' or a number outside [0, 1] beside rows of probabilities"
+            checks.refuse("ignore", wanted, ignore)
+        return super()._known(y_true, y_pred, ignore)
+
 
 @register
 class MulticlassHinge(ClassLoss):
-    """The hinge of several classes, by the score z of the true class y and the others'.
+    """The hinge loss for several classes, from the scores z, with the true class y.
 
     Crammer and Singer, `"cs"`: `max_j(z_j + 1[j ≠ y]) − z_y`, the worst rival only.
     Weston and Watkins, `"ww"`: `Σ_{j≠y} max(0, 1 + z_j − z_y)`, all rivals. In Keras'
@@ -38,9 +45,7 @@ class MulticlassHinge(ClassLoss):
 
     Args:
         method: `"cs"` or `"ww"`. Default `"cs"`.
-        name: For logs. Default `"multiclass_hinge"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     one-hot (batch, ..., classes). `y_pred`, scores, (batch, ..., classes). The result
@@ -60,14 +65,8 @@ class MulticlassHinge(ClassLoss):
     for Multi-Class Pattern Recognition", 1999.
     """
 
-    def __init__(
-        self,
-        method: str = "cs",
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, method: str = "cs", **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.method = checks.one_of("method", method, ("cs", "ww"))
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -98,9 +97,7 @@ class SymmetricCrossentropy(ClassLoss):
         beta: The factor of the reverse, 0 or more. Default 1.0.
         log_zero: What stands for log 0, below 0; no log of a target is lower. Default
             -4.0.
-        name: For logs. Default `"symmetric_crossentropy"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The
@@ -125,11 +122,9 @@ class SymmetricCrossentropy(ClassLoss):
         alpha: float = 0.1,
         beta: float = 1.0,
         log_zero: float = -4.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.alpha = checks.non_negative("alpha", alpha)
         self.beta = checks.non_negative("beta", beta)
         self.log_zero = checks.number("log_zero", log_zero, high=0.0, open_high=True)
@@ -144,6 +139,11 @@ class SymmetricCrossentropy(ClassLoss):
         forward = -ops.sum(true * log_p, axis=-1)
         reverse = -ops.sum(ops.exp(log_p) * log_true, axis=-1)
         return self.alpha * forward + self.beta * reverse
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The source's for CIFAR-10, and that for CIFAR-100 with a lower floor."""
+        return [cls(), cls(6.0, 0.1, -6.0)]
 
 
 @register
@@ -160,9 +160,7 @@ class PenalizedCrossentropy(ClassLoss):
         confidence_penalty: The strength of the negative entropy, 0 or more. Default
             0.0.
         poly: The factor ε₁ of Poly-1, -1 or more. Default 0.0.
-        name: For logs. Default `"penalized_crossentropy"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The
@@ -187,11 +185,9 @@ class PenalizedCrossentropy(ClassLoss):
         label_smoothing: float = 0.0,
         confidence_penalty: float = 0.0,
         poly: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.label_smoothing = checks.number(
             "label_smoothing", label_smoothing, 0.0, 1.0
         )
@@ -218,8 +214,8 @@ class PenalizedCrossentropy(ClassLoss):
 
 
 @register
-class AsymmetricLoss(Loss):
-    """Binary crossentropy of several labels that lets easy negatives fade.
+class AsymmetricLoss(FeatureLoss):
+    """Binary crossentropy for several labels in which easy negatives count less.
 
     `−y·(1 − p)^γ₊·log p − (1 − y)·p_m^γ₋·log(1 − p_m)` with p = sigmoid(logits) and
     `p_m = max(p − margin, 0)`: a negative below the margin costs nothing. All three
@@ -230,9 +226,7 @@ class AsymmetricLoss(Loss):
         gamma_positive: The focus γ₊ on hard positives, 0 or more. Default 0.0.
         gamma_negative: The focus γ₋ on hard negatives, 0 or more. Default 4.0.
         margin: The probability below which a negative is easy, in [0, 1). Default 0.05.
-        name: For logs. Default `"asymmetric_loss"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, 0 or 1 or between, and `y_pred`, logits, (batch, ..., labels), or
     (batch,) on either side; the result is (batch, ...), a mean over the labels.
@@ -255,17 +249,15 @@ class AsymmetricLoss(Loss):
         gamma_positive: float = 0.0,
         gamma_negative: float = 4.0,
         margin: float = 0.05,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.gamma_positive = checks.non_negative("gamma_positive", gamma_positive)
         self.gamma_negative = checks.non_negative("gamma_negative", gamma_negative)
         self.margin = checks.number("margin", margin, 0.0, 1.0, open_high=True)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over labels, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each label."""
         y_true, logits = aligned(y_true, y_pred)
         log_p, log_rest = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
         positive = ops.exp(self.gamma_positive * log_rest) * log_p
@@ -279,7 +271,7 @@ class AsymmetricLoss(Loss):
             negative = ops.exp(self.gamma_negative * ops.log(shifted)) * ops.log(rest)
         else:
             negative = ops.exp(self.gamma_negative * log_p) * log_rest
-        return -ops.mean(y_true * positive + (1.0 - y_true) * negative, axis=-1)
+        return -(y_true * positive + (1.0 - y_true) * negative)
 
     @classmethod
     def examples(cls) -> list[Self]:

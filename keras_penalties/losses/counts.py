@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss, LossOptions
 from keras_penalties.losses.shapes import aligned, unpacked
 from keras_penalties.numerics import bounded, stirling_error
 from keras_penalties.registry import register
@@ -17,7 +17,7 @@ from keras_penalties.typing import Tensor
 
 
 @register
-class TweedieDeviance(Loss):
+class TweedieDeviance(FeatureLoss):
     """The deviance of a Tweedie distribution with variance `μ^power`, of a log mean.
 
     `2·[y^(2−p)/((1−p)(2−p)) − y·μ^(1−p)/(1−p) + μ^(2−p)/(2−p)]`, μ = exp(y_pred).
@@ -28,9 +28,7 @@ class TweedieDeviance(Loss):
 
     Args:
         power: The power p, in [1, 3]. Default 1.5.
-        name: For logs. Default `"tweedie_deviance"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, 0 or more, and above 0 for a power of 2 or more, and `y_pred`, log
     means, which are held within ±30, (batch, ..., features), or (batch,) on either
@@ -50,28 +48,22 @@ class TweedieDeviance(Loss):
     Source: Jørgensen, "Exponential Dispersion Models", 1987.
     """
 
-    def __init__(
-        self,
-        power: float = 1.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, power: float = 1.5, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.power = checks.number("power", power, 1.0, 3.0)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         y_true, y_pred = aligned(y_true, y_pred)
         log_mean = bounded(y_pred)
         a = 2.0 - self.power
         scale = ops.exp(a * log_mean)
         if a <= 0.0:
-            return 2.0 * ops.mean(scale * self._unit(y_true, log_mean), axis=-1)
+            return 2.0 * scale * self._unit(y_true, log_mean)
         zero = y_true == 0
         positive = ops.where(zero, ops.ones_like(y_true), y_true)
         unit = ops.where(zero, 1.0 / a, self._unit(positive, log_mean))
-        return 2.0 * ops.mean(scale * unit, axis=-1)
+        return 2.0 * scale * unit
 
     def _unit(self, y: Tensor, log_mean: Tensor) -> Tensor:
         """Half the deviance for y > 0 over `μ^(2−p)`: a function of the ratio y/μ.
@@ -106,7 +98,7 @@ def _box_cox(log_x: Tensor, power: float) -> Tensor:
 
 
 @register
-class NegativeBinomial(Loss):
+class NegativeBinomial(FeatureLoss):
     """The negative log-likelihood of counts with mean μ and variance `μ + α·μ²` (NB2).
 
     With r = 1/α: `log Γ(r) + log Γ(y + 1) − log Γ(y + r) + r·log(1 + μ/r)
@@ -115,9 +107,7 @@ class NegativeBinomial(Loss):
 
     Args:
         zero_inflated: Whether `y_pred` also holds the logit of π. Default False.
-        name: For logs. Default `"negative_binomial"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, counts, (batch, ..., features), or (batch, ...) for one feature.
     `y_pred` (batch, ..., 2 * features): all `log μ`, then all `log α`, which are held
@@ -140,17 +130,13 @@ class NegativeBinomial(Loss):
     """
 
     def __init__(
-        self,
-        zero_inflated: bool = False,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, zero_inflated: bool = False, **kwargs: Unpack[LossOptions]
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.zero_inflated = checks.instance("zero_inflated", zero_inflated, bool)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         y_true, packed = unpacked(y_true, y_pred, 3 if self.zero_inflated else 2)
         log_mean, log_alpha = bounded(packed[..., 0, :]), bounded(packed[..., 1, :])
         zero = y_true == 0
@@ -162,7 +148,7 @@ class NegativeBinomial(Loss):
             not_inflated = ops.softplus(logit)
             at_zero = not_inflated - ops.logaddexp(logit, -at_zero)
             above = above + not_inflated
-        return ops.mean(ops.where(zero, at_zero, above), axis=-1)
+        return ops.where(zero, at_zero, above)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -181,7 +167,8 @@ class NegativeBinomial(Loss):
 def _negative_binomial(y: Tensor, log_mean: Tensor, log_alpha: Tensor) -> Tensor:
     """The negative log-likelihood of y > 0, after Loader's saddle-point expansion.
 
-    Log-gammas of a large count cancel to few digits; here that is done on paper.
+    The difference of the log-gammas of large counts loses most digits. Here they are
+    subtracted symbolically.
     """
     mean, size = ops.exp(log_mean), ops.exp(-log_alpha)
     total, expected, excess = y + size, mean + size, y - mean

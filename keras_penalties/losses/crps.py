@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss, Loss, LossOptions
 from keras_penalties.losses.likelihood import _LocationScale, standardized
 from keras_penalties.losses.shapes import unpacked
 from keras_penalties.numerics import absolute, norm
@@ -25,9 +25,7 @@ class GaussianCRPS(_LocationScale):
     where the likelihood grows as the square, and is that error where σ nears 0.
 
     Args:
-        name: For logs. Default `"gaussian_crps"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all means m, then all `log σ`, which are held within
@@ -46,14 +44,14 @@ class GaussianCRPS(_LocationScale):
     Output Statistics and Minimum CRPS Estimation", 2005.
     """
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         z, log_scale = standardized(*unpacked(y_true, y_pred, 2))
         density = ops.exp(-0.5 * ops.square(z)) / math.sqrt(2.0 * math.pi)
         score = (
             z * ops.erf(z / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi)
         )
-        return ops.mean(ops.exp(log_scale) * score, axis=-1)
+        return ops.exp(log_scale) * score
 
 
 class _Ensemble(Loss):
@@ -64,14 +62,8 @@ class _Ensemble(Loss):
             makes the score that of the distribution which the members are drawn from.
     """
 
-    def __init__(
-        self,
-        fair: bool = False,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, fair: bool = False, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.fair = checks.instance("fair", fair, bool)
 
     def _errors(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, int]:
@@ -99,7 +91,7 @@ class _Ensemble(Loss):
 
 
 @register
-class EnsembleCRPS(_Ensemble):
+class EnsembleCRPS(_Ensemble, FeatureLoss):
     """The continuous ranked probability score of an ensemble, feature by feature.
 
     `mean|xᵢ − y| − ½·mean|xᵢ − xⱼ|` over the m members. One member gives the absolute
@@ -109,9 +101,7 @@ class EnsembleCRPS(_Ensemble):
         fair: Whether the second mean leaves out each member with itself, which makes
             it the score of the distribution that the members are drawn from. Default
             False, the score of the ensemble as it is.
-        name: For logs. Default `"ensemble_crps"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., members * features): all features of the first member, then of the
@@ -131,15 +121,15 @@ class EnsembleCRPS(_Ensemble):
     Estimation", 2007; fair: Ferro, "Fair Scores for Ensemble Forecasts", 2014.
     """
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         errors, pairs = self._errors(y_true, y_pred)
         members = errors.shape[-2]
         # ½·Σ|xᵢ − xⱼ| = Σ (2i − m − 1)·x₍ᵢ₎, without a table of all pairs.
         ranks = (2.0 * np.arange(1, members + 1) - members - 1.0)[:, None] / pairs
         ranked = ops.sort(errors, axis=-2)
         spread = ops.sum(ops.convert_to_tensor(ranks, errors.dtype) * ranked, axis=-2)
-        return ops.mean(ops.mean(absolute(errors), axis=-2) - spread, axis=-1)
+        return ops.mean(absolute(errors), axis=-2) - spread
 
 
 @register
@@ -147,15 +137,13 @@ class EnergyScore(_Ensemble):
     """The score of an ensemble of vectors: `mean‖xᵢ − y‖ − ½·mean‖xᵢ − xⱼ‖`.
 
     The continuous ranked probability score for several features jointly, so that it
-    also sees how they hang together. With one feature it is `EnsembleCRPS`.
+    also measures their correlations. With one feature it is `EnsembleCRPS`.
 
     Args:
         fair: Whether the second mean leaves out each member with itself, which makes
             it the score of the distribution that the members are drawn from. Default
             False, the score of the ensemble as it is.
-        name: For logs. Default `"energy_score"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., members * features): all features of the first member, then of the

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import agree, class_probabilities, refuse_shapes
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
@@ -24,14 +24,13 @@ class Distillation(Loss):
     Args:
         temperature: T, above 0. Default 2.0.
         alpha: The share of the teacher, in [0, 1]. Default 0.5.
-        name: For logs. Default `"distillation"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_pred`, the student's logits, (batch, ..., K). `y_true` carries both the
     labels and the teacher's logits in its last axis, as `targets` packs them: 1 + K
     columns, the integer label and then the logits, or 2K columns, a probability for
-    each class and then the logits. The result is (batch, ...).
+    each class and then the logits. The result is (batch, ...). A sample whose label is
+    `ignore` is left out, its teacher too; with `alpha=1` no label matters.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -54,11 +53,9 @@ class Distillation(Loss):
         self,
         temperature: float = 2.0,
         alpha: float = 0.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.temperature = checks.positive("temperature", temperature)
         self.alpha = checks.number("alpha", alpha, 0.0, 1.0)
 
@@ -82,6 +79,12 @@ class Distillation(Loss):
             wanted = f"one label, or {teacher_logits.shape[-1]}, for each row of logits"
             checks.refuse("labels", wanted, labels.shape)
         return np.concatenate([labels, teacher_logits], axis=-1)
+
+    def _known(self, y_true: Tensor, y_pred: Tensor, ignore: float | str) -> Tensor:
+        # The teacher's logits are no labels, whatever numbers they are.
+        columns = ops.arange(y_true.shape[-1])
+        teacher = columns >= y_true.shape[-1] - y_pred.shape[-1]
+        return ops.logical_or(super()._known(y_true, y_pred, ignore), teacher)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value per sample."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss, LossOptions
 from keras_penalties.losses.shapes import unpacked
 from keras_penalties.numerics import absolute, bounded, stirling_error
 from keras_penalties.registry import register
@@ -24,7 +24,7 @@ def standardized(y_true: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     return (y_true - location) * ops.exp(-log_scale), log_scale
 
 
-class _LocationScale(Loss):
+class _LocationScale(FeatureLoss):
     """A loss whose `y_pred` holds a location and a log scale for each target."""
 
     def example_data(
@@ -44,9 +44,7 @@ class GaussianNLL(_LocationScale):
 
     Args:
         beta: The power of the variance, in [0, 1]. Default 0.0, the likelihood itself.
-        name: For logs. Default `"gaussian_nll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all means m, then all `log σ` (not the log variance),
@@ -67,28 +65,22 @@ class GaussianNLL(_LocationScale):
     Uncertainty Estimation with Probabilistic Neural Networks", 2022.
     """
 
-    def __init__(
-        self,
-        beta: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, beta: float = 0.0, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.beta = checks.number("beta", beta, 0.0, 1.0)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         z, log_scale = standardized(*unpacked(y_true, y_pred, 2))
         nll = _HALF_LOG_TWO_PI + log_scale + 0.5 * ops.square(z)
         if self.beta:
             nll = nll * ops.stop_gradient(ops.exp(2.0 * self.beta * log_scale))
-        return ops.mean(nll, axis=-1)
+        return nll
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """The likelihood. Under `beta` the gradient is not that of the value."""
-        return [cls()]
+        """The likelihood, and halfway to the squared error."""
+        return [cls(), cls(beta=0.5)]
 
 
 @register
@@ -98,9 +90,7 @@ class LaplaceNLL(_LocationScale):
     With a constant scale it is the absolute error; here the scale is learned with it.
 
     Args:
-        name: For logs. Default `"laplace_nll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all medians m, then all `log b`, which are held within
@@ -119,10 +109,10 @@ class LaplaceNLL(_LocationScale):
     Generalizations", 2001.
     """
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         z, log_scale = standardized(*unpacked(y_true, y_pred, 2))
-        return ops.mean(math.log(2.0) + log_scale + absolute(z), axis=-1)
+        return math.log(2.0) + log_scale + absolute(z)
 
 
 @register
@@ -136,9 +126,7 @@ class StudentTNLL(_LocationScale):
     Args:
         df: The degrees of freedom ν, above 0, or None where `y_pred` holds their logs.
             Default None.
-        name: For logs. Default `"student_tnll"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 3 * features): all locations m, then all `log s`, then all `log ν`;
@@ -159,18 +147,12 @@ class StudentTNLL(_LocationScale):
     Distribution", 1989.
     """
 
-    def __init__(
-        self,
-        df: float | None = None,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, df: float | None = None, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.df = None if df is None else checks.positive("df", df)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         y_true, packed = unpacked(y_true, y_pred, 3 if self.df is None else 2)
         z, log_scale = standardized(y_true, packed)
         if self.df is None:
@@ -178,7 +160,7 @@ class StudentTNLL(_LocationScale):
         else:
             df = self.df * ops.ones_like(z)
         tails = 0.5 * (df + 1.0) * log1p_square(z / ops.sqrt(df))
-        return ops.mean(log_scale + _student_constant(df) + tails, axis=-1)
+        return log_scale + _student_constant(df) + tails
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import Loss, LossOptions
 from keras_penalties.losses.shapes import as_labels, refuse_shapes
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
@@ -23,15 +23,12 @@ class Ordinal(Loss):
 
     CORN: `Σ_{k ≤ y} BCE(zₖ, 1[y > k])`, each question only where the one before was
     answered yes, so that sigmoid(zₖ) is `P(y > k | y > k−1)` and the loss the negative
-    log-likelihood of y.
+    log-likelihood of y. The mean is over samples, where
+    `coral_pytorch.losses.corn_loss` divides by the number of questions that were asked.
 
     Args:
         method: `"coral"` or `"corn"`. Default `"coral"`.
-        name: For logs. Default `"ordinal"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`: a mean
-            over samples. `coral_pytorch.losses.corn_loss` divides by the number of
-            questions that were asked in place of the number of samples.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer ranks 0..K−1 of shape (batch, ...) or (batch, ..., 1).
     `y_pred`, logits, (batch, ..., K−1). The result is (batch, ...). A rank outside the
@@ -53,14 +50,8 @@ class Ordinal(Loss):
 
     exact_targets = True
 
-    def __init__(
-        self,
-        method: str = "coral",
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, method: str = "coral", **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.method = checks.one_of("method", method, ("coral", "corn"))
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss, LossOptions
 from keras_penalties.losses.shapes import aligned, unpacked
 from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
@@ -18,7 +18,7 @@ from keras_penalties.typing import Tensor
 
 
 @register
-class Pinball(Loss):
+class Pinball(FeatureLoss):
     """The quantile loss: `max(q·r, (q − 1)·r)` for the residual `r = y_true − y_pred`.
 
     The constant that minimises it is the q-quantile of `y_true`; half the absolute
@@ -29,9 +29,7 @@ class Pinball(Loss):
     Args:
         quantiles: One level in (0, 1), or a list of such. Default 0.5.
         smoothing: The width d, 0 or more. Default 0.0, the exact pinball.
-        name: For logs. Default `"pinball"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., levels * features): all features at the first level, then all at the
@@ -55,11 +53,9 @@ class Pinball(Loss):
         self,
         quantiles: float | Sequence[float] = 0.5,
         smoothing: float = 0.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Unpack[LossOptions],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         if isinstance(quantiles, list | tuple | np.ndarray):
             self.quantiles: Any = [checks.fraction("quantiles", q) for q in quantiles]
         else:
@@ -68,8 +64,8 @@ class Pinball(Loss):
             checks.refuse("quantiles", "at least one level", quantiles)
         self.smoothing = checks.non_negative("smoothing", smoothing)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over levels and features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The mean over levels, one value for each feature."""
         levels = np.ravel(self.quantiles)
         y_true, y_pred = unpacked(y_true, y_pred, len(levels))
         residual = ops.expand_dims(y_true, -2) - y_pred
@@ -81,7 +77,7 @@ class Pinball(Loss):
         else:
             above, below = positive_part(residual), positive_part(-residual)
             losses = q * above + (1.0 - q) * below
-        return ops.mean(losses, axis=(-2, -1))
+        return ops.mean(losses, axis=-2)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -97,19 +93,17 @@ class Pinball(Loss):
 
 
 @register
-class Expectile(Loss):
+class Expectile(FeatureLoss):
     """Squares weighed by their side: `|level − 1(r < 0)|·r²`, `r = y_true − y_pred`.
 
-    The constant that minimises it is the expectile of `y_true`: what the quantile is
-    to absolute errors, this is to squares. `level=0.5` is half of Keras'
-    `MeanSquaredError`.
+    The constant that minimises it is the expectile of `y_true`: an expectile minimises
+    weighted squared errors, as a quantile minimises weighted absolute errors.
+    `level=0.5` is half of Keras' `MeanSquaredError`.
 
     Args:
         level: The weight of a residual above 0, in (0, 1); below 0 it is the rest to
             1. Default 0.5.
-        name: For logs. Default `"expectile"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...), a mean over the features.
@@ -127,25 +121,19 @@ class Expectile(Loss):
     Source: Newey and Powell, "Asymmetric Least Squares Estimation and Testing", 1987.
     """
 
-    def __init__(
-        self,
-        level: float = 0.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, level: float = 0.5, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.level = checks.fraction("level", level)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         y_true, y_pred = aligned(y_true, y_pred)
         residual = y_true - y_pred
         above, below = positive_part(residual), positive_part(-residual)
         squares = self.level * ops.square(above) + (1.0 - self.level) * ops.square(
             below
         )
-        return ops.mean(squares, axis=-1)
+        return squares
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -154,7 +142,7 @@ class Expectile(Loss):
 
 
 @register
-class GeneralRobust(Loss):
+class GeneralRobust(FeatureLoss):
     """Barron's family: `|α − 2|/α · [((r/c)²/|α − 2| + 1)^(α/2) − 1]`.
 
     `r = y_true − y_pred`. One parameter leads from squares to losses that forget
@@ -165,9 +153,7 @@ class GeneralRobust(Loss):
     Args:
         alpha: The shape α, at most 2, `-inf` included. Default 1.0.
         scale: The residual c at which robustness begins, above 0. Default 1.0.
-        name: For logs. Default `"general_robust"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...), a mean over the features.
@@ -186,23 +172,18 @@ class GeneralRobust(Loss):
     """
 
     def __init__(
-        self,
-        alpha: float = 1.0,
-        scale: float = 1.0,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, alpha: float = 1.0, scale: float = 1.0, **kwargs: Unpack[LossOptions]
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         welsch = isinstance(alpha, float) and alpha == -math.inf
         self.alpha = alpha if welsch else checks.number("alpha", alpha, high=2.0)
         self.scale = checks.positive("scale", scale)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The mean over features, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value for each feature."""
         y_true, y_pred = aligned(y_true, y_pred)
         squares = ops.square((y_true - y_pred) / self.scale)
-        return ops.mean(self._of_squares(squares), axis=-1)
+        return self._of_squares(squares)
 
     def _of_squares(self, squares: Tensor) -> Tensor:
         alpha, gap = self.alpha, 2.0 - self.alpha
@@ -218,5 +199,6 @@ class GeneralRobust(Loss):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """The named members of the family."""
-        return [cls(alpha, 0.7) for alpha in (2.0, 1.0, 0.0, -2.0, -math.inf)]
+        """The named members of the family, and a wider scale."""
+        named = [cls(alpha, 0.7) for alpha in (2.0, 1.0, 0.0, -2.0, -math.inf)]
+        return [*named, cls(scale=2.0)]

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import FeatureLoss
 from keras_penalties.losses.shapes import aligned
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 
 @register
-class HalfSumSquaredError(Loss):
+class HalfSumSquaredError(FeatureLoss):
     """Half the sum of squared errors over the features: `½·Σ(y_true − y_pred)²`.
 
     Its gradient is the plain residual. Keras' `MeanSquaredError` is twice this divided
-    by the number of features.
+    by the number of features. `reduction="sum"` is the textbook's sum over all samples.
 
     Args:
-        name: For logs. Default `"half_sum_squared_error"`.
-        reduction: How the samples are reduced: `"sum_over_batch_size"` gives the mean
-            over samples, `"sum"` the textbook's sum over all. Default
-            `"sum_over_batch_size"`.
-        dtype: In which to compute. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...) before the reduction.
@@ -39,7 +35,13 @@ class HalfSumSquaredError(Loss):
     Source: Bishop, "Pattern Recognition and Machine Learning", 2006, eq. 5.14.
     """
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Half the sum over the last axis, one value per sample."""
+    def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Half the square of each residual."""
         y_true, y_pred = aligned(y_true, y_pred)
-        return 0.5 * ops.sum(ops.square(y_true - y_pred), axis=-1)
+        return 0.5 * ops.square(y_true - y_pred)
+
+    def over_features(self, values: Tensor, known: Tensor | None = None) -> Tensor:
+        """The sum over the features that are known."""
+        if known is not None:
+            values = ops.where(known, values, ops.zeros_like(values))
+        return ops.sum(values, axis=-1)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.losses.base import Loss
+from keras_penalties.losses.base import BatchLoss, LossOptions
 from keras_penalties.losses.shapes import agree, refuse_shapes
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 
 @register
-class CoxPartialLikelihood(Loss):
+class CoxPartialLikelihood(BatchLoss):
     """Cox's negative log partial likelihood of a log risk η, with right censoring.
 
     For a sample i with an event: `log Σⱼ exp(ηⱼ) − ηᵢ` over the samples j still at
@@ -25,16 +25,17 @@ class CoxPartialLikelihood(Loss):
     A statistic of the batch: a sample is compared with its batch only, so batches must
     be large, and two half batches do not add up to the whole. `reduction="sum"` over
     one batch of all data is the partial likelihood itself; the default divides it by
-    the batch size, censored samples included. `sample_weight` and masks weigh a
-    sample's own event; it stays at risk beside the others. The memory is batch².
+    the batch size, censored samples included. `sample_weight` multiplies a sample's own
+    term; the sample is at risk beside the others, whatever its weight, except for 0.
+    What is masked, unknown or has the weight 0 is absent, as if it were not in the
+    batch. The memory is batch².
 
     Args:
         ties: `"efron"` or `"breslow"`, for events at one time. Breslow has them all at
-            risk for each of them; Efron, who comes nearer to the exact likelihood, lets
-            their share of the risk shrink as they happen. Default `"efron"`.
-        name: For logs. Default `"cox_partial_likelihood"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+            risk for each of them; Efron, who comes nearer to the exact likelihood,
+            reduces their share of the risk one event after the other. Default
+            `"efron"`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, 2), the time and whether there was an event (1) or the
     sample was censored then (0). Whole numbers of any size are compared exactly if they
@@ -58,21 +59,20 @@ class CoxPartialLikelihood(Loss):
 
     exact_targets = True
 
-    def __init__(
-        self,
-        ties: str = "efron",
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, ties: str = "efron", **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.ties = checks.one_of("ties", ties, ("efron", "breslow"))
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor, present: Tensor = None) -> Tensor:
         """One value per sample, 0 where it was censored."""
         risk = _log_risk(y_true, y_pred)
         time, event = y_true[:, 0], ops.cast(y_true[:, 1], risk.dtype)
         at_risk = ops.expand_dims(time, 0) >= ops.expand_dims(time, 1)
+        if present is not None:
+            event = event * ops.cast(present, event.dtype)
+            # Each is at risk beside itself, so that no sum of risks is empty.
+            itself = ops.eye(ops.shape(time)[0], dtype="bool")
+            at_risk = ops.logical_and(at_risk, ops.logical_or(present, itself))
         weights = ops.cast(at_risk, risk.dtype)
         if self.ties == "breslow":
             return event * (_log_sum(weights, risk) - risk)

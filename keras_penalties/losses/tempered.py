@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self, Unpack
 
 import keras
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.losses.base import LossOptions
 from keras_penalties.losses.classification import ClassLoss
 from keras_penalties.losses.shapes import class_probabilities
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 _LOWEST = -1e30
-"""In place of log 0: times 0 it is 0, and exp of it is 0."""
+"""A finite number for log 0: its product with 0 is 0, and its exp is 0."""
 
 
 def log_exp_t(x: Tensor, t: float) -> Tensor:
@@ -60,7 +61,7 @@ def tempered_log_softmax(logits: Tensor, t: float) -> Tensor:
     log_classes = zero + math.log(logits.shape[-1])
     root = decreasing_root(lambda v: surplus(fixed, -log_t(-v, t)), zero, log_classes)
     theta = -log_t(-root, t)
-    # One step of Newton's: it polishes, and its gradient is that of the true θ.
+    # One step of Newton's method: it improves θ, and has the gradient of the exact θ.
     log_p = log_exp_t(fixed - theta, t)
     powers = ops.where(log_p > _LOWEST, ops.exp(t * log_p), ops.zeros_like(log_p))
     slope = ops.sum(powers, axis=-1, keepdims=True)
@@ -94,9 +95,7 @@ class EntmaxLoss(ClassLoss):
 
     Args:
         alpha: The sparsity α, 1 or more. Default 1.5.
-        name: For logs. Default `"entmax_loss"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits z, (batch, ..., classes). The
@@ -114,14 +113,8 @@ class EntmaxLoss(ClassLoss):
     Source: Peters, Niculae and Martins, "Sparse Sequence-to-Sequence Models", 2019.
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.5,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, alpha: float = 1.5, **kwargs: Unpack[LossOptions]) -> None:
+        super().__init__(**kwargs)
         self.alpha = checks.number("alpha", alpha, 1.0)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -153,9 +146,7 @@ class BiTempered(ClassLoss):
     Args:
         t1: The temperature of the logarithm, in [0, 1]. Default 0.8.
         t2: The temperature of the softmax, 1 or more. Default 1.2.
-        name: For logs. Default `"bi_tempered"`.
-        reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
-        dtype: Of the result. Default `keras.config.floatx()`.
+        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true`, integer labels of shape (batch, ...) or (batch, ..., 1), or
     probabilities (batch, ..., classes). `y_pred`, logits, (batch, ..., classes). The
@@ -175,14 +166,9 @@ class BiTempered(ClassLoss):
     """
 
     def __init__(
-        self,
-        t1: float = 0.8,
-        t2: float = 1.2,
-        name: str | None = None,
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, t1: float = 0.8, t2: float = 1.2, **kwargs: Unpack[LossOptions]
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**kwargs)
         self.t1 = checks.number("t1", t1, 0.0, 1.0)
         self.t2 = checks.number("t2", t2, 1.0)
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.config import LayerFromSignature
 from keras_penalties.layers.activity import ActivityPenalty, BiasUnit
 from keras_penalties.layers.penalized import Penalized
 from keras_penalties.penalties.activity import KLSparsity
@@ -24,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @register
-class SparseAutoencoder(keras.Model):
+class SparseAutoencoder(LayerFromSignature, keras.Model):
     """A sigmoid encoder and decoder with weight decay and a sparse code.
 
     `loss + α/2·(‖W₁‖² + ‖W₂‖²) + β·Σ KL(ρ ‖ mean activation)`, where the loss is what
@@ -158,13 +159,6 @@ class SparseAutoencoder(keras.Model):
     def call(self, inputs: Tensor) -> Tensor:
         """The reconstruction of the input."""
         return self.decode(self.encode(inputs))
-
-    def get_config(self) -> dict[str, Any]:
-        """The model's arguments."""
-        names = ("hidden_units", "weight_decay", "sparsity", "rate", "bias_unit")
-        own = {name: getattr(self, name) for name in names}
-        policy = keras.dtype_policies.serialize(self.dtype_policy)
-        return {"name": self.name, "dtype": policy, **own}
 
 
 def _last_row(value: float) -> Any:

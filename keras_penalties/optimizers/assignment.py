@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,21 +11,21 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties import penalties as penalty_names
-from keras_penalties.layers.base import Term
-from keras_penalties.penalties.base import Penalty
-from keras_penalties.strengths import Lazy, Target
+from keras_penalties.hosting.addresses import check_pattern, fits
+from keras_penalties.hosting.claims import twin
+from keras_penalties.hosting.targets import WeightTarget
+from keras_penalties.hosting.term import terms_of
+from keras_penalties.penalties.base import Penalty, check_slopes
+from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 
 
-class Host:
-    """The penalty on one weight, and the terms that it is the sum of."""
+class Assigned:
+    """The penalty on one weight, and the terms that the penalty is the sum of."""
 
     def __init__(self, penalty: Penalty, path: str, per_entry: bool) -> None:
         self.penalty = penalty
-        self.terms = [
-            Term(f"{path.replace('/', '_')}_{part.name}", part, path)
-            for part in penalty.parts()
-        ]
+        self.terms = terms_of(penalty, WeightTarget(path), path)
         self._one_size = per_entry and not penalty.per_entry
         self._limited = 0.0 < penalty.concavity < math.inf
         self.shortens = self._one_size or self._limited
@@ -38,50 +38,50 @@ class Host:
             spread = ops.where(size > 0, least / size, ops.ones_like(size))
             size = least / ops.sqrt(ops.mean(ops.square(spread)))
         if self._limited:  # to half of where the map begins to jump
-            pairs = zip(strengths, self.terms, strict=True)
-            bend = sum(s * term.penalty.concavity for s, term in pairs)
+            pairs = zip(strengths, self.penalty.parts(), strict=True)
+            bend = sum(s * part.concavity for s, part in pairs)
             excess = 2.0 * bend * size
             size = size / ops.where(excess > 1, excess, ops.ones_like(excess))
         return size
 
 
-def checked(penalties: Any) -> dict[str, Penalty]:
-    """The penalties that the user gave, each such as a proximal step can take.
+def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
+    """The penalties that the user gave, each such as the optimizer can apply.
+
+    Args:
+        penalties: What the user gave.
+        proximal: Whether they act by their proximal maps, and not by their gradients.
 
     Raises:
         ValueError: if one is not, or a pattern is no regular expression.
     """
     if not isinstance(penalties, Mapping) or not penalties:
         checks.refuse("penalties", "a dict of {pattern: penalty}, not empty", penalties)
-    found = {p: penalty_names.get(given) for p, given in penalties.items()}
+    found = {
+        p: penalty_names.get(given, f"penalties['{p}']")
+        for p, given in penalties.items()
+    }
     for pattern, penalty in found.items():
-        _check_pattern(pattern)
+        check_pattern("penalties", pattern)
         if any(part.statistic for part in penalty.parts()):
             checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
-        if not penalty.has_prox:
+        if not proximal:
+            check_slopes(penalty)
+        elif not penalty.has_prox:
             checks.refuse("penalties", "penalties with a proximal map", penalty)
-        strengths = [part.strength for part in penalty.parts()]
-        if any(isinstance(s, Lazy) for s in strengths):
-            checks.refuse("penalties", "strengths that act at every step", penalty)
-        if any(isinstance(s, Target) and s.kind != "<=" for s in strengths):
-            checks.refuse(
-                "penalties",
-                "targets of the kind '<=': no proximal map has a strength below 0",
-                penalty,
+        for part in penalty.parts():
+            check_host(
+                part.strength, "proximal" if proximal else "optimizer", "penalties"
             )
     return found
 
 
-def _check_pattern(pattern: Any) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError):
-        checks.refuse("penalties", "regular expressions for keys", pattern)
-
-
 def matched(
-    penalties: Mapping[str, Penalty], variables: Sequence[Any], per_entry: bool
-) -> dict[int, Host]:
+    penalties: Mapping[str, Penalty],
+    variables: Sequence[Any],
+    per_entry: bool,
+    proximal: bool,
+) -> dict[int, Assigned]:
     """The penalties on the weights that they fit, by the weights' indices.
 
     Args:
@@ -89,15 +89,15 @@ def matched(
             `/` on.
         variables: The weights that are trained.
         per_entry: Whether the optimizer has a step size for each entry.
+        proximal: Whether the penalties act by their proximal maps.
 
     Raises:
         ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
     """
-    found: dict[int, Host] = {}
+    found: dict[int, Assigned] = {}
     paths = [v.path for v in variables]
     for pattern, penalty in penalties.items():
-        whole = re.compile(f"(.*/)?({pattern})")
-        fitting = [i for i, path in enumerate(paths) if whole.fullmatch(path)]
+        fitting = [i for i, path in enumerate(paths) if fits(pattern, path)]
         if not fitting:
             expected = f"patterns that fit one of the trained weights {paths}"
             checks.refuse("penalties", expected, pattern)
@@ -105,27 +105,35 @@ def matched(
             if i in found:
                 expected = f"one pattern only that fits '{paths[i]}'"
                 checks.refuse("penalties", expected, pattern)
-            _check_fits(variables[i], penalty)
-            found[i] = Host(penalty, paths[i], per_entry)
+            _check_fits(variables[i], penalty, proximal)
+            found[i] = Assigned(penalty, paths[i], per_entry)
     return found
 
 
-def _check_fits(variable: Any, penalty: Penalty) -> None:
-    if variable.regularizer is not None:
+def _check_fits(variable: Any, penalty: Penalty, proximal: bool) -> None:
+    if proximal and variable.regularizer is not None:
         checks.refuse(
             "penalties",
             f"weights without a regularizer of their own, and '{variable.path}' has "
             f"{variable.regularizer}",
             penalty,
         )
-    kinds = {type(part).__name__ for part in penalty.parts()}
-    if doubled := kinds & getattr(variable, "penalized_kinds", set()):
-        checks.refuse(
-            "penalties",
-            f"penalties of other kinds than those that `Penalized` puts on "
-            f"'{variable.path}', {sorted(doubled)} among them. Add the strengths and "
-            "keep one",
-            penalty,
+    for part in penalty.parts():
+        if (other := twin(variable, part)) is not None:
+            checks.refuse(
+                "penalties",
+                f"penalties that no layer puts on '{variable.path}' already, except "
+                f"for the strength, as {other}. Add the strengths and keep one",
+                penalty,
+            )
+    if getattr(variable, "constraint", None) is not None:
+        warnings.warn(
+            f"'{variable.path}' has a Keras constraint, "
+            f"{type(variable.constraint).__name__}, which acts after the proximal map "
+            "of each step: training then rests elsewhere than at the least loss + "
+            f"penalty in the set. Give the set to `Proximal` instead, as a part of the "
+            "penalty: for example `l1(0.1) + box()` for L1 and weights of 0 or more.",
+            stacklevel=2,
         )
     if len(variable.shape) < penalty.rank:
         checks.refuse(

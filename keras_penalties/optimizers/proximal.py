@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
-import keras
-import numpy as np
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_penalties import compat, config
+from keras_penalties import compat
 from keras_penalties.compiling import fused, pays_to_fuse
-from keras_penalties.layers.base import Term
+from keras_penalties.hosting.state import Pass
+from keras_penalties.hosting.term import Term
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.assignment import Host, checked, matched
+from keras_penalties.optimizers.assignment import Assigned
+from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.optimizers.preconditioners import preconditioner_of
-from keras_penalties.optimizers.wrapper import Wrapper
 from keras_penalties.registry import register
-from keras_penalties.strengths import Target, initial, replaced
 from keras_penalties.typing import Tensor
 
 
 @register
-class Proximal(Wrapper):
+class Proximal(PenaltyOptimizer):
     """Another optimizer, each step followed by the penalties' proximal maps.
 
     The loss goes down by its gradient, the penalty by its proximal map, so that zeros
@@ -33,7 +29,7 @@ class Proximal(Wrapper):
     `x ← prox(x − D·m, strength·D)`
 
     with the inner optimizer's step `D·m`, D its learning rate per weight: a number for
-    SGD, one per entry for Adam and its kin (`optimizers/metrics.py` has each).
+    SGD, one per entry for Adam and its kin (`optimizers/preconditioners.py` has each).
 
     Order: gradients accumulated and clipped, weight decay, inner step, **proximal
     map**, moving average, constraint. So a constraint has the last word, and the moving
@@ -82,60 +78,23 @@ class Proximal(Wrapper):
     Neural Networks", 2021.
     """
 
+    proximal = True
+
     def __init__(
         self, inner: Any, penalties: Mapping[str, Any], name: str | None = None
     ) -> None:
-        super().__init__(inner, name)
-        self.penalties = checked(penalties)
-        self.terms: tuple[Term, ...] = ()
+        super().__init__(inner, penalties, name)
         self._preconditioner = preconditioner_of(self.inner)
         compat.around_update(self.inner, self._around_update)
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Find the penalised weights; create the inner state and the strengths."""
-        if self.built:
-            return
-        self._hosted = matched(
-            self.penalties, variables, self._preconditioner.per_entry
-        )
-        self.terms = tuple(t for host in self._hosted.values() for t in host.terms)
-        super().build(variables)
-        for index in self._hosted:
-            self._preconditioner.build(variables[index])
-        start = np.array([initial(t.penalty.strength) for t in self.terms])
-        # The inner optimizer's, so that a step that it takes back takes these back too.
-        strengths = self.inner.add_variable(
-            shape=start.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
-            dtype="float64" if keras.config.floatx() == "float64" else "float32",
-            aggregation="only_first_replica",
-            name="strengths",
-        )
-        self._state = SimpleNamespace(strengths=strengths)
-
     @property
-    def strengths(self) -> Any:
-        """The variable with each term's constant strength, or a target's multiplier."""
-        return self._state.strengths
+    def per_entry(self) -> bool:
+        """Whether the inner optimizer has a step size for each entry."""
+        return self._preconditioner.per_entry
 
-    def strength(self, term: Term) -> Tensor:
-        """The term's strength at the present step; of a target, the multiplier."""
-        if isinstance(term.penalty.strength, LearningRateSchedule):
-            return ops.cast(
-                term.penalty.strength(self.iterations), self.strengths.dtype
-            )
-        return ops.copy(self.strengths[self.terms.index(term)])
-
-    def _present(self, term: Term, x: Tensor) -> Tensor:
-        """The strength for the step from `x`, for which a target's multiplier moves."""
-        strength, target = self.strength(term), term.penalty.strength
-        if isinstance(target, Target):
-            value = ops.cast(term.penalty.value(x), strength.dtype)
-            moved, strength = target.step(strength, x, value)
-            index = self.terms.index(term)
-            new = replaced(self.strengths, index, moved)
-            self.inner.assign(self.strengths, new)
-        return ops.cast(strength, x.dtype)
+    def _build_steps(self, variables: Sequence[Any]) -> None:
+        for index in self._assigned:
+            self._preconditioner.build(variables[index])
 
     def _around_update(
         self,
@@ -150,44 +109,56 @@ class Proximal(Wrapper):
         the inner update alone takes some thirty passes over memory.
         """
         found = [(v, compat.index_of(self.inner, v)) for v in variables]
-        hosted = [(v, self._hosted[i]) for v, i in found if i in self._hosted]
+        penalised = [(v, self._assigned[i]) for v, i in found if i in self._assigned]
         steps = []
-        for variable, host in hosted:
+        for variable, assigned in penalised:
             x = widened(ops.copy(variable))
-            present = [self._present(term, x) for term in host.terms]
-            steps.append(
-                (variable, host, x, self._preconditioner.before(variable), present)
-            )
+            now = Pass(self.state, self.iterations, True, assigned.terms)
+            present = [self._present(now, term, x) for term in assigned.terms]
+            penalty = self.anchors.together(assigned.penalty, assigned.terms, x)
+            before = self._preconditioner.before(variable)
+            steps.append((variable, assigned, penalty, x, before, present))
 
         def step() -> None:
             update()
-            for variable, host, x, before, present in steps:
-                moved = self._mapped(variable, host, x, before, rate, present)
-                self._set(variable, moved)
+            for variable, assigned, penalty, x, before, present in steps:
+                moved, size = self._stepped(
+                    variable, assigned, x, before, rate, present
+                )
+                ts = [size * strength for strength in present]
+                self._set(variable, penalty.prox_parts(moved, ts))
 
         large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
-        whole = large and any(host.penalty.fuses for _, host in hosted)
+        whole = large and any(assigned.penalty.fuses for _, assigned in penalised)
         (fused(step) if whole else step)()
 
-    def _mapped(
+    def _present(self, now: Pass, term: Term, x: Tensor) -> Tensor:
+        """The strength for the step from `x`, by which a strength that adapts moves."""
+        strength = now.strengths[term]
+        if term.strength.adapts:
+            value = term.value(x, self.anchors.penalty(term, x))
+            strength = now.steered(term, x, ops.cast(value, strength.dtype))
+        return ops.cast(strength, x.dtype)
+
+    def _stepped(
         self,
         variable: Any,
-        host: Host,
+        assigned: Assigned,
         start: Tensor,
         before: Tensor | None,
         rate: Tensor,
         strengths: Sequence[Tensor],
-    ) -> Tensor:
-        """The proximal map of one weight, in the metric of the step from `start`."""
+    ) -> tuple[Tensor, Tensor]:
+        """The weight after the step from `start`, and the step size of its map."""
         size = self._preconditioner.step_size(
             variable, ops.cast(rate, start.dtype), before
         )
         stepped = widened(ops.copy(variable))
-        if host.shortens:  # the step is taken again, shorter
-            full, size = size, host.shortened(size, strengths)
+        if assigned.shortens:  # the step is taken again, shorter
+            full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
-        return host.penalty.prox_parts(stepped, [size * s for s in strengths])
+        return stepped, size
 
     def _set(self, variable: Any, new: Tensor) -> None:
         """The weight, and the zeros of its moving average."""
@@ -198,21 +169,3 @@ class Proximal(Wrapper):
             )
             kept = ops.cast(new != 0, average.dtype)
             self.inner.assign(average, kept * average)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, nested objects included."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "inner": compat.portable_optimizer(serialize(self.inner)),
-            "penalties": {
-                p: serialize(penalty) for p, penalty in self.penalties.items()
-            },
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config_: dict[str, Any], custom_objects: Any = None) -> Self:
-        """The optimizer that `get_config` described."""
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            optimizer: Self = config.from_config(cls, config_)
-        return optimizer

@@ -24,13 +24,15 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.structure import *
 
 
-def get(identifier: Any) -> Penalty:
+def get(identifier: Any, argument: str = "identifier") -> Penalty:
     """A penalty from a string, a config, a class, or a penalty itself.
 
     Args:
         identifier: `"l1"`, `"l1(0.001)"`, `"elastic_net(0.01, l1_ratio=0.3)"`,
             `"l1(0.1) + l2(0.01)"`, `"keras_penalties>L1"`, or a config. Arguments
             are literals or other penalties; nothing is evaluated.
+        argument: The name of the caller's own argument, for its error messages.
+            Default `"identifier"`.
 
     Raises:
         ValueError: for an unknown name, with those that come near; for a string
@@ -41,13 +43,7 @@ def get(identifier: Any) -> Penalty:
         >>> kp.get("elastic_net(0.01, l1_ratio=0.3)")
         ElasticNet(strength=0.01, l1_ratio=0.3)
     """
-    found = expressions.get(identifier, "penalty")
-    if not isinstance(found, Penalty):
-        raise ValueError(
-            "Invalid value for argument `identifier`. Expected a penalty of "
-            "keras_penalties, its name or its config. "
-            f"Received: identifier={identifier!r}"
-        )
+    found: Penalty = expressions.get(identifier, "penalty", Penalty, argument)
     return found
 
 

@@ -20,7 +20,7 @@ from keras_penalties.numerics import (
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.masks import real_mean
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -58,7 +58,7 @@ class KLSparsity(Penalty):
     rank = 1
     statistic = "mean"
 
-    def __init__(self, strength: Strength = 0.01, rate: float = 0.1) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, rate: float = 0.1) -> None:
         super().__init__(strength)
         self.rate = checks.fraction("rate", rate)
 
@@ -96,8 +96,8 @@ class Hoyer(Penalty):
     """How many entries a vector really uses: `(Σ|x|)² / Σx²`.
 
     Between 1, one entry alone, and the number of entries, all alike. It does not change
-    with the scale of x, so it makes sparse without shrinking; an L2 beside it keeps the
-    scale. A vector of zeros counts 0, with slope 0.
+    with the scale of x, so it makes x sparse and does not shrink it. Add an L2 to keep
+    the scale bounded. A vector of zeros counts 0, with slope 0.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -123,7 +123,7 @@ class Hoyer(Penalty):
     ignores_zeros = True
 
     def __init__(
-        self, strength: Strength = 0.01, axis: int | Sequence[int] | None = None
+        self, strength: StrengthLike = 0.01, axis: int | Sequence[int] | None = None
     ) -> None:
         super().__init__(strength)
         self.axis = None if axis is None else checks.axes("axis", axis)
@@ -131,7 +131,8 @@ class Hoyer(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ (Σ|x|)² / Σx²` over the vectors."""
         rows = as_rows(x, self.axis)
-        # It has no scale, and the square of a tiny one, in the slope, would be 0.
+        # The value does not depend on the scale, so x is scaled first: in the slope the
+        # square of a tiny x would be 0.
         largest = ops.max(ops.absolute(rows), axis=1, keepdims=True)
         scale = ops.where(largest > 0, largest, ops.ones_like(largest))
         rows = rows / ops.stop_gradient(scale)
@@ -222,7 +223,7 @@ class VarianceCovariance(Penalty):
 
     def __init__(
         self,
-        strength: Strength = 0.01,
+        strength: StrengthLike = 0.01,
         deviation: float = 1.0,
         covariance: float = 0.04,
     ) -> None:

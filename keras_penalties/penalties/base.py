@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self, final
 
 import keras
 from keras import ops
 
 from keras_penalties import checks, config
+from keras_penalties.anchors import Anchor, refuse_start
 from keras_penalties.compiling import pays_to_fuse, read_first
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
 from keras_penalties.penalties.masks import spread_mask
 from keras_penalties.registry import lookup, snake_case
-from keras_penalties.strengths import Strength, as_strength
+from keras_penalties.strengths import StrengthLike, as_strength
 from keras_penalties.typing import Tensor
 
 
@@ -73,7 +75,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """Whether an entry of 0 has no part in the value, so that zeros may stand in place
     of what a mask leaves out."""
 
-    def __init__(self, strength: Strength = 0.01) -> None:
+    def __init__(self, strength: StrengthLike = 0.01) -> None:
         self.strength = as_strength(strength)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -215,6 +217,21 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         return all(a.alike(b) if isinstance(a, Penalty) else a == b for a, b in pairs)
 
     @property
+    def anchors(self) -> dict[str, Anchor | None]:
+        """The arguments that a host is to keep among its weights, beside the config.
+
+        None stands for the penalised weight as it is before the first step of training.
+        """
+        return {}
+
+    def anchored(self, arrays: Mapping[str, Tensor]) -> Self:
+        """This penalty with the tensors that a host keeps for its `anchors`."""
+        held = copy.copy(self)
+        for name, array in arrays.items():
+            setattr(held, name, array)
+        return held
+
+    @property
     def name(self) -> str:
         """The word for this penalty in logs: its string name."""
         return snake_case(type(self).__name__)
@@ -231,14 +248,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         """The penalties that this one is the sum of: itself, unless it is a `Sum`."""
         return [self]
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength."""
-        return self.from_config(
-            {
-                **self.get_config(),
-                "strength": keras.saving.serialize_keras_object(strength),
-            }
-        )
+        return type(self)(**{**config.given(self), "strength": strength})
 
     def __add__(self, other: Penalty) -> Penalty:
         if not isinstance(other, Penalty):
@@ -301,12 +313,14 @@ def check_slopes(penalty: Penalty) -> None:
 
 
 def check_slot(penalty: Penalty) -> None:
-    """Refuse a statistic of a batch where a Keras slot is to apply it.
+    """Refuse what a Keras slot can't apply: a statistic of a batch, and `"start"`.
 
     Raises:
         ValueError: if the penalty is one, or has one as a part.
     """
     for part in penalty.parts():
+        if None in part.anchors.values():
+            refuse_start(part)
         if part.statistic:
             raise ValueError(
                 f"{type(part).__name__} is a statistic of a batch. Keras divides what "

@@ -17,7 +17,7 @@ from keras_penalties.penalties.order import TotalVariation
 from keras_penalties.penalties.quadratic import ToReference
 from keras_penalties.penalties.separable import L1, L2, NonNegative
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -152,7 +152,7 @@ class Sum(Penalty):
 
     __rmul__ = __mul__
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """Refused: each part of a sum has a strength of its own."""
         raise TypeError("A Sum has no strength of its own: multiply it instead.")
 

@@ -14,7 +14,7 @@ from keras_penalties import checks
 from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -46,7 +46,7 @@ class MCP(Separable):
     convex = False
     joint = "entries"
 
-    def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
         self.width = checks.positive("width", width)
 
@@ -58,7 +58,7 @@ class MCP(Separable):
     def entrywise(self, x: Tensor) -> Tensor:
         """`|x| − x²/(2·width)` to |x| = width, then `width/2`."""
         size = absolute(x)
-        # Not by a product of `minimum`s, for which XLA takes five times as long.
+        # Not as a product of two `minimum`s: XLA needs five times as long for that.
         curved = size < self.width
         inner = ops.where(curved, size, ops.zeros_like(size))  # its square is finite
         inner = inner - 0.5 / self.width * ops.square(inner)
@@ -110,7 +110,7 @@ class SCAD(Separable):
     joint = "entries"
 
     def __init__(
-        self, strength: Strength = 0.01, knee: float = 1.0, ratio: float = 3.7
+        self, strength: StrengthLike = 0.01, knee: float = 1.0, ratio: float = 3.7
     ) -> None:
         super().__init__(strength)
         self.knee = checks.positive("knee", knee)
@@ -174,7 +174,7 @@ class LogSum(Separable):
     convex = False
     joint = "entries"
 
-    def __init__(self, strength: Strength = 0.01, epsilon: float = 1.0) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, epsilon: float = 1.0) -> None:
         super().__init__(strength)
         self.epsilon = checks.positive("epsilon", epsilon)
 
@@ -233,7 +233,7 @@ class Lp(Separable):
     convex = False
     joint = "entries"
 
-    def __init__(self, strength: Strength = 0.01, p: float = 0.5) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, p: float = 0.5) -> None:
         super().__init__(strength)
         self.p = checks.fraction("p", p)
 

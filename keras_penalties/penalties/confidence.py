@@ -12,7 +12,7 @@ from keras_penalties import checks
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.masks import real_rows
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -22,7 +22,9 @@ class _OfProbabilities(Penalty):
     even = False
     rank = 1
 
-    def __init__(self, strength: Strength = 0.01, from_logits: bool = False) -> None:
+    def __init__(
+        self, strength: StrengthLike = 0.01, from_logits: bool = False
+    ) -> None:
         super().__init__(strength)
         self.from_logits: bool = checks.instance("from_logits", from_logits, bool)
 

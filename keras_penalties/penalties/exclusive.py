@@ -13,7 +13,7 @@ from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.layouts import Layout, checked_groups
 from keras_penalties.penalties.ranked import threshold
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -53,7 +53,7 @@ class ExclusiveLasso(Penalty):
 
     def __init__(
         self,
-        strength: Strength = 0.01,
+        strength: StrengthLike = 0.01,
         axis: int | Sequence[int] | None = None,
         groups: Sequence[Sequence[int]] | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.secular import Secular
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -95,11 +95,11 @@ class Grouped(Penalty):
         self.norm = checks.one_of("norm", norm, ("l2", "max"))
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> StrengthLike:  # type: ignore[override]
         """The inner penalty's."""
         return self.penalty.strength
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength inside."""
         return type(self)(
             **{**vars(self), "penalty": self.penalty.with_strength(strength)}
@@ -259,6 +259,7 @@ class Grouped(Penalty):
             cls(MCP(0.5), axis=-1, weights="sqrt_size"),
             cls(ElasticNet(0.5), block=[2, 1]),
             cls(L1(0.5), groups=[[0, 3], [1, 2, 5]], weights=[1.0, 2.0]),
+            cls(L1(0.5), groups=[[0, 1], [2, 3, 4]]),
             cls(L1(0.5), axis=0, norm="max"),
         ]
 

@@ -16,7 +16,7 @@ from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.isotonic import rising
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 SMALLEST = 1e-12
@@ -62,7 +62,7 @@ class Indicator(Penalty):
         near = self.nearest(x, ops.clip(share, SMALLEST, 1.0))
         return ops.where(largest > 0, near, x)
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """Refused: a multiple of 0 or infinity is the same."""
         raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
 

@@ -16,7 +16,7 @@ from keras_penalties.penalties.isotonic import piecewise
 from keras_penalties.penalties.layouts import listed
 from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 SMALLEST = 1e-12
@@ -57,7 +57,7 @@ class TotalVariation(Penalty):
     joint = "order"
 
     def __init__(
-        self, strength: Strength = 0.01, axis: int | Sequence[int] = 0
+        self, strength: StrengthLike = 0.01, axis: int | Sequence[int] = 0
     ) -> None:
         super().__init__(strength)
         self.axis = checks.axes("axis", axis)
@@ -139,7 +139,7 @@ class SortedL1(Penalty):
     ignores_zeros = True
 
     def __init__(
-        self, strength: Strength = 0.01, weights: Sequence[float] = (1.0,)
+        self, strength: StrengthLike = 0.01, weights: Sequence[float] = (1.0,)
     ) -> None:
         super().__init__(strength)
         self.weights: list[float] = checks.floats("weights", weights, rank=1, low=0.0)
@@ -147,7 +147,7 @@ class SortedL1(Penalty):
             checks.refuse("weights", "at least one, in decreasing order", weights)
 
     @classmethod
-    def oscar(cls, strength: Strength, size: int, pairs: float) -> Self:
+    def oscar(cls, strength: StrengthLike, size: int, pairs: float) -> Self:
         """OSCAR for `size` entries: `Σ|x| + pairs·Σᵢ﹤ⱼ max(|xᵢ|, |xⱼ|)`."""
         checks.integer("size", size)
         checks.non_negative("pairs", pairs)

@@ -12,7 +12,7 @@ from keras_penalties.compiling import pays_to_fuse
 from keras_penalties.numerics import absolute, positive_part, soft_threshold
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
 
 
@@ -104,7 +104,7 @@ class ElasticNet(Separable):
     Net", 2005.
     """
 
-    def __init__(self, strength: Strength = 0.01, l1_ratio: float = 0.5) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, l1_ratio: float = 0.5) -> None:
         super().__init__(strength)
         self.l1_ratio = checks.number("l1_ratio", l1_ratio, 0.0, 1.0)
 
@@ -164,7 +164,7 @@ class HuberL1(Separable):
 
     joint = "entries"
 
-    def __init__(self, strength: Strength = 0.01, width: float = 1.0) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, width: float = 1.0) -> None:
         super().__init__(strength)
         self.width = checks.positive("width", width)
 
@@ -216,5 +216,5 @@ class NonNegative(Separable):
         return positive_part(-x)
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
-        """Up by t, to 0 at most, where negative."""
+        """Negative entries move up by t, but not above 0."""
         return ops.where(x < 0, ops.minimum(x + t, 0.0), x)

@@ -21,7 +21,7 @@ from keras_penalties.penalties.base import Penalty, Separable, one_step
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
-from keras_penalties.strengths import Strength
+from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Pullback, Tensor
 
 
@@ -66,7 +66,7 @@ class Spectral(Penalty):
             checks.refuse("penalty", "one that ignores signs", penalty)
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> StrengthLike:  # type: ignore[override]
         """The inner penalty's."""
         return self.penalty.strength
 
@@ -85,7 +85,7 @@ class Spectral(Penalty):
         """Whether the inner penalty's is known."""
         return bool(self.penalty.has_prox)
 
-    def with_strength(self, strength: Strength) -> Self:
+    def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength inside."""
         return type(self)(self.penalty.with_strength(strength))
 
@@ -153,14 +153,14 @@ class SpectralNorm(Penalty):
     ignores_zeros = True
     rank = 2
 
-    def __init__(self, strength: Strength = 0.01, iterations: int = 30) -> None:
+    def __init__(self, strength: StrengthLike = 0.01, iterations: int = 30) -> None:
         super().__init__(strength)
         self.iterations = checks.integer("iterations", iterations)
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`uᵀ·x·v`, with u and v held fixed."""
         x = as_matrix(x)
-        # No weight that anybody initialises is orthogonal to this.
+        # It is very unlikely that a weight is orthogonal to this vector.
         start = np.sin(np.arange(1, x.shape[1] + 1) ** 2)
         start = ops.convert_to_tensor(start, _dtype(x))
         u, v = _leading(ops.stop_gradient(x), start, self.iterations)
@@ -169,7 +169,7 @@ class SpectralNorm(Penalty):
     @classmethod
     def examples(cls) -> list[Self]:
         """With so many iterations that the laws see the limit."""
-        return [cls(0.5, iterations=200)]
+        return [cls(0.5, iterations=200), cls(0.5, iterations=300)]
 
 
 @compiled

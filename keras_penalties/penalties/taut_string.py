@@ -50,8 +50,8 @@ def taut_string(
         over = ops.where(touched | no_high, 0.0 * sums, sums - high - error)
         under = ops.where(touched | no_low, 0.0 * sums, low - sums - error)
         leaves = ops.any(ops.maximum(over, under) > 0, axis=1, keepdims=True)
-        # A string bends down over the floor and up under the ceiling. Where it does
-        # not, rounding has put a point.
+        # A taut string bends downwards only at the lower bound and upwards only at the
+        # upper bound. Any other bend is a rounding error and is removed.
         bend = ops.roll(x, -1, axis=1) - x
         at_low = offset == low
         bend = ops.where(at_low, bend, -bend)

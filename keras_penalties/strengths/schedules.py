@@ -32,7 +32,7 @@ class Ramp(config.FromSignature, LearningRateSchedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         """The strength at a step."""
-        # In whole numbers while it counts: float32 loses single steps above 2²⁴.
+        # Count in integers: above 2²⁴ float32 can't represent single steps.
         done = ops.clip(ops.subtract(step, self.begin), 0, self.steps)
         progress = ops.cast(done, keras.config.floatx()) / self.steps
         return self.start + (self.end - self.start) * self.shape(progress)
@@ -141,46 +141,3 @@ class Cyclical(config.FromSignature, LearningRateSchedule):
     def examples(cls) -> list[Self]:
         """The usual half, and a saw."""
         return [cls(0.0, 1.0, 8), cls(1.0, 3.0, 5, ratio=1.0)]
-
-
-@register
-class Lazy(config.FromSignature, LearningRateSchedule):
-    """Applies a costly penalty at every k-th step only, k times as strong.
-
-    `strength·every` at the steps 0, every, 2·every, …, where alone the penalty is
-    computed, and 0 between. Over the steps that is `strength`: the gradient is an
-    unbiased estimate, at a k-th of the cost, and noisier. An evaluation has the plain
-    `strength`. For `Penalized` and `ActivityPenalty`: in the layers that penalise
-    derivatives, and in `AddLoss`, it weighs the same, but what is penalised is computed
-    at each step all the same. `Proximal` refuses it.
-
-    Args:
-        strength: The mean over the steps, 0 or more.
-        every: k, 1 or more. Default 16, the source's.
-
-    Example:
-        >>> import keras_penalties as kp
-        >>> lazy = kp.strengths.Lazy(0.5, every=4)
-        >>> [float(lazy(step)) for step in range(6)]
-        [2.0, 0.0, 0.0, 0.0, 2.0, 0.0]
-
-    Raises:
-        ValueError: if an argument is out of range.
-
-    Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
-    2020, the lazy regularization.
-    """
-
-    def __init__(self, strength: float, every: int = 16) -> None:
-        self.strength = checks.non_negative("strength", strength)
-        self.every = checks.integer("every", every)
-
-    def __call__(self, step: Tensor) -> Tensor:
-        """The strength at a step."""
-        now = ops.cast(ops.equal(ops.mod(step, self.every), 0), keras.config.floatx())
-        return now * (self.strength * self.every)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        """Every other step, and every step."""
-        return [cls(0.5, every=2), cls(1.0, every=1)]

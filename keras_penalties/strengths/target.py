@@ -9,9 +9,10 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks, config
+from keras_penalties import checks
 from keras_penalties.numerics import widened
 from keras_penalties.registry import register
+from keras_penalties.strengths.base import Host, Strength
 from keras_penalties.typing import Tensor
 
 
@@ -31,7 +32,7 @@ _BOUNDS = {"<=": (0.0, math.inf), ">=": (-math.inf, 0.0), "==": (-math.inf, math
 
 
 @register
-class Target(config.FromSignature):
+class Target(Strength):
     """A strength that is found in training, so that a constraint holds.
 
     With the error `e = measure − value`, each training step uses
@@ -39,13 +40,14 @@ class Target(config.FromSignature):
     `multiplier ← clip(multiplier + rate·e)`: dual ascent.
 
     The multiplier is a weight of the layer that hosts the penalty, saved with it, and
-    the strength is in the logs as `<term>_strength`. An error that lasts adds up until
-    it is gone; `damping` keeps the approach from swinging. Where the measure is the
-    penalty's own value this is the augmented Lagrangian, and the multiplier goes to
-    that of Lagrange: the loss that a unit of `value` would save. Where it is another
-    one, such as the density under an L1 penalty, the penalty stands in for it, and
-    must draw it down; the multiplier is then only as large as it takes. Its size is not
-    known before, so let it move by factors, `relative=True`.
+    the strength is in the logs as `<term>_strength`. While there is an error, the
+    multiplier grows, until the error is 0. `damping` reduces swings on the way. Where
+    the measure is the penalty's own value this is the augmented Lagrangian, and the
+    multiplier goes to that of Lagrange: by how much the loss would fall if `value` were
+    larger by one. Where it is another one, such as the density under an L1 penalty, the
+    penalty takes the place of the measure and must make it smaller. The multiplier then
+    has no other meaning. Its size is not known before, so let it move by factors,
+    `relative=True`.
 
     Args:
         value: What the measure is held at, or below, or above.
@@ -55,7 +57,7 @@ class Target(config.FromSignature):
             share of entries that are larger than `tolerance`. `"mean"`: the mean
             entry.
         kind: `"<="`, the default, keeps the multiplier at 0 or more, `">="` at 0 or
-            less, and `"=="` takes what comes.
+            less, and `"=="` allows both signs.
         initial: The multiplier to start from. Default 0. Above 0 if `relative`.
         rate: How fast the multiplier moves, above 0, per step and unit of error: the
             size that it will have, over the steps that it may take. Default 0.01.
@@ -91,6 +93,9 @@ class Target(config.FromSignature):
     Non-Convex Constrained Optimization", 2019, for measures with a stand-in.
     """
 
+    counts_steps = False
+    adapts = True
+
     def __init__(
         self,
         value: float,
@@ -114,16 +119,29 @@ class Target(config.FromSignature):
         self.damping = checks.non_negative("damping", damping)
         self.tolerance = checks.non_negative("tolerance", tolerance)
 
-    def step(
-        self, multiplier: Tensor, x: Any, penalty_value: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The multiplier after a training step, and the strength for that step.
+    @property
+    def initial_state(self) -> float:
+        """The state is the multiplier."""
+        return self.initial
 
-        `x`, a tensor or several, is what the penalty is on.
-        """
-        change = self.rate * ops.stop_gradient(self._error(x, penalty_value))
-        moved = self._moved(multiplier, change)
-        return moved, self._moved(multiplier, self.damping * change)
+    def at(self, step: Tensor, state: Tensor, training: bool) -> Tensor:
+        """The multiplier."""
+        return state
+
+    def moved(
+        self, state: Tensor, strength: Tensor, x: Any, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The damped strength for a step of training, and the multiplier after it."""
+        change = self.rate * ops.stop_gradient(self._error(x, value))
+        return self._moved(state, self.damping * change), self._moved(state, change)
+
+    def refusal(self, host: Host) -> str | None:
+        """A proximal map needs a strength of 0 or more, and a loss has a value only."""
+        if host == "proximal" and self.kind != "<=":
+            return "targets of the kind '<=': no proximal map has a strength below 0"
+        if host == "loss" and self.of != "value":
+            return "a target of the loss itself, 'value'"
+        return super().refusal(host)
 
     def _error(self, x: Any, penalty_value: Tensor) -> Tensor:
         """By how much the measure exceeds the value."""
@@ -141,6 +159,7 @@ class Target(config.FromSignature):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """A norm held below, a density and a mean."""
-        tenth = cls(0.1, of="density", initial=1e-3, relative=True)
-        return [cls(3.0), tenth, cls(0.5, of="mean", kind="==")]
+        """A norm held below, a density, a mean, and a mean below 0 by factors."""
+        tenth = cls(0.1, of="density", initial=1e-3, relative=True, tolerance=0.5)
+        below = cls(-0.5, "mean", "==", 0.1, rate=0.05, relative=True, damping=0.0)
+        return [cls(3.0), tenth, cls(0.5, of="mean", kind="=="), below]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ STEPS = (0.05, 0.5, 5.0)
 class Law(NamedTuple):
     """A check, and the objects that it speaks of."""
 
+    name: str
     check: Callable[[Any], None]
     applies: Callable[[Any], bool]
 
@@ -30,6 +32,17 @@ Book: TypeAlias = dict[str, Law]
 PENALTY_LAWS: Book = {}
 LOSS_LAWS: Book = {}
 LAYER_LAWS: Book = {}
+STRENGTH_LAWS: Book = {}
+PRECONDITIONER_LAWS: Book = {}
+CLASS_LAWS: Book = {}
+BOOKS = (
+    PENALTY_LAWS,
+    LOSS_LAWS,
+    LAYER_LAWS,
+    STRENGTH_LAWS,
+    PRECONDITIONER_LAWS,
+    CLASS_LAWS,
+)
 
 
 def law(
@@ -38,27 +51,40 @@ def law(
     """Enter a check into a book of laws, for all objects or for some."""
 
     def enter(check: Callable[[Any], None]) -> Callable[[Any], None]:
-        assert check.__name__ not in book
-        book[check.__name__] = Law(check, applies)
+        name = check.__name__
+        assert not any(name in other for other in BOOKS)
+        book[name] = Law(name, check, applies)
         return check
 
     return enter
 
 
-def cases(kind: str) -> Iterator[tuple[str, Any]]:
-    """Every example of every class of this package of a kind, with a readable name."""
+def cases(kind: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each example of each class of this package of a kind: a name, and its maker.
+
+    A maker gives a new object each time, so that no law sees what another one did.
+    """
     for entry in registered(kind, "keras_penalties"):
-        for number, example in enumerate(getattr(entry.obj, "examples", list)()):
-            yield f"{entry.name}-{number}", example
+        yield from examples_of(entry.name, entry.obj)
 
 
-def pairs(book: Book, kind: str) -> list[Any]:
-    """Each law with each example that it speaks of, for `pytest.mark.parametrize`."""
+def examples_of(name: str, cls: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A name and a maker for each example of a class."""
+    for number in range(len(getattr(cls, "examples", list)())):
+        yield f"{name}-{number}", functools.partial(_example, cls, number)
+
+
+def _example(cls: Any, number: int) -> Any:
+    return cls.examples()[number]
+
+
+def pairs(book: Book, found: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
+    """Each law with each maker that it speaks of, for `pytest.mark.parametrize`."""
     return [
-        pytest.param(law.check, example, id=f"{name}-{case}")
-        for case, example in cases(kind)
-        for name, law in book.items()
-        if law.applies(example)
+        pytest.param(law.check, make, id=f"{law.name}-{case}")
+        for case, make in found
+        for law in book.values()
+        if law.applies(make())
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,7 +14,15 @@ from strategies import WIDE
 
 import keras_penalties as kp
 from keras_penalties import autodiff
-from keras_penalties.losses import Loss
+from keras_penalties.compiling import compiled
+from keras_penalties.losses import (
+    EnergyScore,
+    EnsembleCRPS,
+    GaussianNLL,
+    Loss,
+    NTXent,
+    SupervisedContrastive,
+)
 from keras_penalties.registry import registered
 from laws.book import LOSS_LAWS, PRECISE, array, equal, law, tensor
 
@@ -47,7 +56,7 @@ def a_loss_has_one_value_for_each_sample(loss: Loss) -> None:
 def a_loss_reduces_and_weighs_as_keras_does(loss: Loss) -> None:
     y_true, y_pred = data(loss)
     values = samples(loss, y_true, y_pred)
-    weights = np.arange(BATCH, dtype="float64").reshape(-1, *[1] * (values.ndim - 1))
+    weights = np.arange(1.0, BATCH + 1.0).reshape(-1, *[1] * (values.ndim - 1))
     weighed = weights * values
     for reduction, expected, heavy in (
         ("sum", np.sum(values), np.sum(weighed)),
@@ -58,7 +67,30 @@ def a_loss_reduces_and_weighs_as_keras_does(loss: Loss) -> None:
         equal(array(reduced(y_true, y_pred, sample_weight=weights)), heavy)
 
 
-@law(book=LOSS_LAWS)
+def summed(loss: Loss, y_true: Any) -> Callable[[Any], float]:
+    """The sum over the samples, as a function of the predictions."""
+    total = changed(loss, reduction="sum", dtype=WIDE)
+    f = compiled(lambda y_pred: total(y_true, y_pred))
+    return lambda y_pred: float(array(f(tensor(y_pred))))
+
+
+def sloped(loss: Loss, y_true: Any) -> Callable[[Any], np.ndarray]:
+    """The gradient of that sum."""
+    total = changed(loss, reduction="sum", dtype=WIDE)
+    g = compiled(lambda y: autodiff.gradient(lambda y: total(y_true, y), y))
+    return lambda y_pred: array(g(tensor(y_pred)))
+
+
+def slope(loss: Loss, y_true: Any, y_pred: Any) -> np.ndarray:
+    return sloped(loss, y_true)(y_pred)
+
+
+def has_the_slope_of_its_value(loss: Loss) -> bool:
+    """Not so under `beta`, which weighs each sample by what counts as a constant."""
+    return not (isinstance(loss, GaussianNLL) and loss.beta > 0)
+
+
+@law(has_the_slope_of_its_value, book=LOSS_LAWS)
 def a_loss_has_the_secants_slope(loss: Loss) -> None:
     h, bound = (1e-6, 1e-6) if PRECISE else (1e-2, 5e-3)
     y_true, y_pred = data(loss)
@@ -72,6 +104,116 @@ def a_loss_has_the_secants_slope(loss: Loss) -> None:
         secants = [(middle - ends[0]) / h, (ends[1] - middle) / h]
         room = bound * (1.0 + np.max(np.abs(secants)) + abs(middle))
         assert min(secants) - room <= np.sum(slope * d) <= max(secants) + room
+
+
+def special(y_true: np.ndarray, y_pred: np.ndarray) -> Iterator[np.ndarray]:
+    """Where losses have kinks: at the target, at ties, at margins of 1, at 0."""
+    if y_true.ndim == y_pred.ndim:  # the first of what is predicted of each target
+        width = min(y_true.shape[-1], y_pred.shape[-1])
+        hit = y_pred.copy()
+        hit[..., :width] = y_true[..., :width]
+        yield hit
+    if y_true.ndim == 1 and y_true.dtype.kind == "i":  # each margin is exactly 1
+        yield np.asarray(y_true[:, None] == np.arange(y_pred.shape[-1]), "float64")
+    yield from (np.round(y_pred), np.sign(y_pred), 0.7 + 0.0 * y_pred, 0.0 * y_pred)
+
+
+def directions(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((2, *shape))
+
+
+def one_sided(f: Callable[[Any], float], x: np.ndarray, d: np.ndarray) -> float:
+    """The derivative of f at x to the side of d, extrapolated from two secants."""
+    h = 1e-6 if PRECISE else 1e-2
+    at_x = f(x)
+    far, near = ((f(x + step * d) - at_x) / step for step in (h, h / 2))
+    return 2.0 * near - far
+
+
+def room(*numbers: float) -> float:
+    return (1e-5 if PRECISE else 2e-2) * (1.0 + max(map(abs, numbers)))
+
+
+def of_embeddings(loss: Loss) -> bool:
+    """A loss of directions, which has no value near embeddings of length 0."""
+    return isinstance(loss, NTXent | SupervisedContrastive)
+
+
+def of_ensembles(loss: Loss) -> bool:
+    return isinstance(loss, EnsembleCRPS | EnergyScore)
+
+
+@law(book=LOSS_LAWS)
+def a_loss_has_a_finite_slope_everywhere(loss: Loss) -> None:
+    y_true, y_pred = data(loss)
+    gradient = sloped(loss, y_true)
+    for x in special(y_true, y_pred):
+        assert np.all(np.isfinite(gradient(x))), x
+
+
+@law(
+    lambda loss: has_the_slope_of_its_value(loss) and not of_embeddings(loss),
+    book=LOSS_LAWS,
+)
+def the_slope_at_a_kink_lies_between_those_beside_it(loss: Loss) -> None:
+    y_true, y_pred = data(loss)
+    f, slope_at = summed(loss, y_true), sloped(loss, y_true)
+    for x in special(y_true, y_pred):
+        gradient = slope_at(x)
+        # Along the slope itself, one that is too steep shows the most.
+        for d in [gradient / max(np.linalg.norm(gradient), 1.0), *directions(x.shape)]:
+            sides = one_sided(f, x, d), -one_sided(f, x, -d)
+            bound, found = room(*sides), np.sum(gradient * d)
+            assert min(sides) - bound <= found <= max(sides) + bound, x
+
+
+@law(
+    lambda loss: (
+        has_the_slope_of_its_value(loss)
+        and not of_embeddings(loss)
+        and not of_ensembles(loss)
+    ),
+    book=LOSS_LAWS,
+)
+def the_slope_at_a_kink_is_the_subgradient_of_least_norm(loss: Loss) -> None:
+    """That of the steepest descent: along it the loss falls by the norm of the slope.
+
+    Any other subgradient is longer than the descent that it leads to, so this says
+    which one it is, and no backend may differ.
+    """
+    y_true, y_pred = data(loss)
+    f, slope_at = summed(loss, y_true), sloped(loss, y_true)
+    for x in special(y_true, y_pred):
+        gradient = slope_at(x)
+        length = float(np.linalg.norm(gradient))
+        if length > 0:
+            descent = -one_sided(f, x, -gradient / length)
+            assert abs(descent - length) <= room(length), x
+
+
+@law(of_ensembles, book=LOSS_LAWS)
+def the_slope_at_a_kink_of_an_ensemble_is_the_middle(loss: Loss) -> None:
+    """Its kinks bend up at the target, and down where two members are equal."""
+    y_true, y_pred = data(loss)
+    hit, *others = special(y_true, y_pred)
+    # Equal members of `EnsembleCRPS` have the slopes of their places when sorted.
+    slope_at = sloped(loss, y_true)
+    for x in [hit] if isinstance(loss, EnsembleCRPS) else [hit, *others]:
+        gradient = slope_at(x)
+        for d in directions(x.shape):
+            sides = [slope_at(x + s * 1e-4 * d) for s in (-1, 1)]
+            np.testing.assert_allclose(gradient, np.mean(sides, axis=0), atol=2e-3)
+
+
+@law(of_embeddings, book=LOSS_LAWS)
+def large_labels_are_told_apart(loss: Loss) -> None:
+    """Also beyond 2^24, where float32 has no odd numbers."""
+    y_true, y_pred = data(loss)
+    narrow = changed(loss, reduction=None, dtype="float32")
+    expected = array(narrow(y_true, y_pred))
+    for dtype in ("int32", "uint32", "int64"):
+        labels = (y_true + 2**24).astype(dtype)
+        equal(array(narrow(labels, y_pred)), expected)
 
 
 @law(book=LOSS_LAWS)
@@ -112,7 +254,8 @@ def entry_of(loss: Loss) -> Any:
 def stands_alone(loss: Loss) -> bool:
     """Whether the name alone, without arguments, is a loss."""
     parameters = inspect.signature(type(loss)).parameters.values()
-    required = [p for p in parameters if p.default is p.empty]
+    options = inspect.Parameter.VAR_KEYWORD
+    required = [p for p in parameters if p.default is p.empty and p.kind != options]
     return entry_of(loss) is not None and not required
 
 
