@@ -192,6 +192,19 @@ def test_who_reads_which_tensor_is_private():
     assert not hasattr(chain, "operations")  # as a Functional model has
 
 
+def test_an_output_is_named_by_its_last_layer():
+    """Why `output_names` is replaced: a host at the output would give its name to all."""
+
+    class PassesOn(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    x = keras.Input((2,))
+    both = [layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(x)]
+    model = keras.Model(x, PassesOn(name="last")(both))
+    assert model.output_names == ["last", "last"]
+
+
 def second_derivative(fn):
     """Of the sum of `fn` at a point, twice in one direction, by the backend alone."""
     x = np.array([[0.5, -1.0, 2.0]])
