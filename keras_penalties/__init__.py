@@ -14,7 +14,10 @@ from keras_penalties import (
     strengths,
 )
 from keras_penalties.compaction import compact, sparsity
+from keras_penalties.explain.objective import objective
+from keras_penalties.explain.summary import summary
 from keras_penalties.fisher import fisher
+from keras_penalties.penalize import penalize, strip
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -32,12 +35,16 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "objective",
     "optimizers",
     "penalties",
+    "penalize",
     "plot_terms",
     "register",
     "set_strength",
     "sparsity",
     "strengths",
+    "strip",
+    "summary",
     "terms",
 ]

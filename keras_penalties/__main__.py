@@ -2,6 +2,6 @@
 
 import sys
 
-from keras_penalties.cli import main
+from keras_penalties_cli.command import main
 
 sys.exit(main())

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_penalties.compat import exact_moments, moments
+from keras_penalties.compat import differentiable
 from keras_penalties.typing import Pullback, Tensor
 
 
 def own_gradient(
     fn: Callable[[Tensor], tuple[Tensor, Pullback]],
 ) -> Callable[[Tensor], Tensor]:
-    """The function whose value and pullback `fn` gives, however Keras calls that."""
+    """A function with its own gradient: `fn` returns the value and the pullback."""
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def whole(x: Tensor) -> Any:
         value, pullback = fn(x)
 
         def backward(*args: Tensor, upstream: Tensor = None) -> Tensor:
-            # torch gives it by name, after the arguments; the others alone.
+            # torch passes `upstream` by name, after the arguments; the other backends
+            # pass nothing else.
             return pullback(args[-1] if upstream is None else upstream)
 
         return value, backward
@@ -40,8 +40,8 @@ def with_gradient(value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient at `x` of a function that returns a scalar, itself differentiable.
 
-    Keras 3.15 has no public `ops.grad`, and that of 3.16 can't be differentiated again
-    on torch: this is the one place that knows backends.
+    Keras 3.15 has no public `ops.grad`, and that of Keras 3.16 can't be differentiated
+    again on torch. Only this module has code for single backends.
     """
     return value_and_gradient(fn, x)[1]
 
@@ -84,7 +84,7 @@ def value_and_pullback(
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)
-        with exact_moments(), tf.GradientTape(persistent=True) as tape:
+        with differentiable(), tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             value = fn(x)
         return value, lambda upstream: tape.gradient(
@@ -97,66 +97,13 @@ def value_and_pullback(
     )
 
 
-def _layer_norm(
-    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> Tensor:
-    """For `torch.nn.functional.layer_norm`, whose third derivative is wrong."""
-    mean, variance = moments(x, tuple(range(-len(shape), 0)), keepdims=True)
-    x = (x - mean) * ops.rsqrt(variance + eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **kwargs: Any,
-) -> Tensor:
-    """For torch's attention, whose fast kernels have no second derivative.
-
-    `torch.nn.attention.sdpa_kernel` would choose this kernel for every thread at once.
-    """
-    import torch
-
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        shut = torch.zeros_like(attn_mask, dtype=query.dtype)
-        attn_mask = shut.masked_fill(~attn_mask, -torch.inf)
-    kernel = torch.ops.aten._scaled_dot_product_attention_math
-    return kernel(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)[0]
-
-
-@functools.cache
-def _differentiable_mode() -> Callable[[], Any]:
-    """The class of a mode of torch: in its own thread, our two functions are called."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    ours = {
-        torch.nn.functional.layer_norm: _layer_norm,
-        torch.nn.functional.scaled_dot_product_attention: _attention,
-    }
-
-    class Differentiable(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            return ours.get(func, func)(*args, **(kwargs or {}))
-
-    return Differentiable
-
-
 def _torch_value_and_pullback(
     fn: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Pullback]:
     import torch
 
     tracked = torch.is_grad_enabled()
-    mode = _differentiable_mode()
-    with torch.enable_grad(), mode():
+    with torch.enable_grad(), differentiable():
         x = ops.convert_to_tensor(x)
         if not x.requires_grad:
             x = x.detach().requires_grad_(True)

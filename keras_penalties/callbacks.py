@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_penalties import compat
-from keras_penalties.autodiff import gradient
-from keras_penalties.hosting.term import Term
+from keras_penalties.explain.measure import as_batch, gradient_norms
 from keras_penalties.layers.base import PenaltyLayer
-from keras_penalties.numerics import joined, parted
 from keras_penalties.terms import terms
-from keras_penalties.typing import Tensor
 
 __all__ = ["LogTerms", "TermLogger", "gradient_shares"]
 
@@ -109,7 +104,8 @@ class TermLogger(keras.callbacks.Callback):
                     row[term.name] = (total - self._before.get(term, 0.0)) / since
                 self._before[term] = total
         for info in filter(lambda info: info.acts, terms(model)):
-            if (value := info.present()) is not None:
+            # A layer's value was in the step's loss, and is in the row already.
+            if info.host != "layer" and (value := info.present()) is not None:
                 row[info.name] = value
             if info.strength is not None:
                 row[f"{info.name}_strength"] = info.strength
@@ -147,8 +143,8 @@ def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
         y: Its targets.
 
     Returns:
-        The shares by the terms' names, and under `"rest"` that of the data loss and of
-        what else is in the objective. They sum to 1.
+        The shares by the terms' names, of those in Keras' slots too, and under `"rest"`
+        that of the data loss and of what else is in the loss. They sum to 1.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -159,30 +155,7 @@ def gradient_shares(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
         >>> round(sum(gradient_shares(model, x, x).values()), 5)
         1.0
     """
-    hosted = [(h, t) for h in _hosts(model) for t in h.terms if h.acts(t)]
-    x, y = (keras.tree.map_structure(ops.convert_to_tensor, z) for z in (x, y))
-    whole = _gradient(model, x, y, lambda loss: loss)
-    parts = {t.name: _gradient(model, x, y, _picked(h, t)) for h, t in hosted}
-    rest = whole - sum(parts.values())
-    norms = {
-        name: float(ops.convert_to_numpy(ops.norm(part)))
-        for name, part in {"rest": rest, **parts}.items()
-    }
-    total = sum(norms.values()) or 1.0
-    return {name: norm / total for name, norm in norms.items()}
-
-
-def _picked(host: PenaltyLayer, term: Term) -> Callable[[Tensor], Tensor]:
-    return lambda loss: host.latest_terms()[term]
-
-
-def _gradient(model: Any, x: Any, y: Any, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """The gradient of a part of the objective in all trained weights, as one vector."""
-    weights = model.trainable_variables
-
-    def part(vector: Tensor) -> Tensor:
-        mapping = zip(weights, parted(vector, weights), strict=True)
-        with keras.StatelessScope(list(mapping), collect_losses=True):
-            return pick(model.compute_loss(x, y, model(x, training=True)))
-
-    return gradient(part, joined(weights))
+    found = terms(model)
+    norms = gradient_norms(model, found, as_batch(model, (x, y)))
+    shares = {found[i].name: norms.share(norm) for i, norm in norms.terms.items()}
+    return {"rest": norms.share(norms.rest), **shares}

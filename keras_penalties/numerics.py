@@ -142,7 +142,7 @@ def as_rows(x: Tensor, axis: int | Sequence[int] | None) -> Tensor:
 
 
 def from_rows(rows: Tensor, like: Tensor, axis: int | Sequence[int] | None) -> Tensor:
-    """What `as_rows` took apart, in the shape of `like`."""
+    """The inverse of `as_rows`: the rows as a tensor of the shape of `like`."""
     order, _ = index_first(like, axis)
     shape = [like.shape[a] for a in order]
     return ops.transpose(

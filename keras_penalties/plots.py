@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_penalties import checks
+from keras_penalties.registry import registered
 from keras_penalties.terms import terms
 
 
-def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
+def plot_terms(
+    history: Any, ax: Any = None, validation: bool = False, model: Any = None
+) -> Any:
     """Draw the loss over the epochs, stacked from the data loss and each term.
 
     Args:
-        history: The `History` that `model.fit` returned.
+        history: The `History` that `model.fit` returned, or its dict `history`. A dict
+            alone does not tell which of its names are terms. Then those count that end
+            in the name of a penalty or a layer of this package, such as
+            `encoder_kernel_l2`, and the rest is not called data loss.
         ax: Matplotlib axes to draw on. Default: new ones.
         validation: Whether to draw the validation values instead. Default False.
+        model: The model, which knows the names of all terms. Default: that of a
+            `History`.
 
     Returns:
         The matplotlib axes.
@@ -29,25 +39,26 @@ def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
         >>> x = np.zeros((8, 2), "float32")
         >>> model = kp.models.SparseAutoencoder()
         >>> model.compile("adam", "half_sum_squared_error")
-        >>> axes = kp.plot_terms(model.fit(x, x, epochs=3, verbose=0))
+        >>> history = model.fit(x, x, epochs=3, verbose=0).history
+        >>> axes = kp.plot_terms(history, model=model)
         >>> axes.get_ylabel()
         'loss'
     """
     import matplotlib.pyplot as plt
 
     prefix = "val_" if validation else ""
-    values = history.history
+    values, epochs, model = _read(history, model)
     if f"{prefix}loss" not in values:
         checks.refuse("history", f"a history with '{prefix}loss'", sorted(values))
-    names = [t.name for t in terms(history.model) if prefix + t.name in values]
+    names = [n for n in _names(values, model) if prefix + n in values]
     total = np.asarray(values[f"{prefix}loss"], "float64")
     parts = [np.asarray(values[prefix + name], "float64") for name in names]
     data = total - sum(parts)
-    epochs = np.asarray(history.epoch) + 1
+    rest = "loss without these" if model is None else "data loss"
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     colors = plt.get_cmap("viridis")(np.linspace(0.15, 0.9, len(names) + 1))
-    ax.stackplot(epochs, data, *parts, labels=["data loss", *names], colors=colors)
+    ax.stackplot(epochs, data, *parts, labels=[rest, *names], colors=colors)
     ax.plot(epochs, total, color="black", linewidth=1, label="loss")
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -58,3 +69,24 @@ def plot_terms(history: Any, ax: Any = None, validation: bool = False) -> Any:
         ax.set_ylim(0.5 * data.min(), 1.2 * total.max())
     ax.legend(frameon=False)
     return ax
+
+
+def _read(history: Any, model: Any) -> tuple[Mapping[str, Any], Any, Any]:
+    """The values by name, the numbers of the epochs, and the model if it is known."""
+    if isinstance(history, Mapping):
+        epochs = range(max((len(column) for column in history.values()), default=0))
+        return history, np.asarray(epochs) + 1, model
+    if not hasattr(history, "history"):
+        expected = "what `model.fit` returned, or its `history`"
+        checks.refuse("history", expected, history)
+    model = history.model if model is None else model
+    return history.history, np.asarray(history.epoch) + 1, model
+
+
+def _names(values: Mapping[str, Any], model: Any) -> Sequence[str]:
+    """The names of the terms."""
+    if model is not None:
+        return [t.name for t in terms(model)]
+    words = [e.name for kind in ("penalty", "layer") for e in registered(kind)]
+    ending = re.compile(rf"(?!val_).+_({'|'.join(map(re.escape, words))})(_\d+)?")
+    return [name for name in values if ending.fullmatch(name)]

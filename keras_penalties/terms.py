@@ -11,12 +11,14 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
+from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import Term, term_name
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
 from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
+from keras_penalties.tables import html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,32 @@ class TermInfo:
     """Who applies it: `"layer"`, `"slot"` or `"optimizer"`."""
     acts: bool
     """Whether it can change a weight: a term on a frozen weight can't."""
+    evaluated: float | None = None
+    """The strength in an evaluation, which differs for `Lazy` only."""
     weight: Any = field(default=None, repr=False, compare=False)
-    """The weight itself, where a Keras slot or the optimizer penalises one."""
-
+    """The weight itself, where one is penalised."""
+    owner: Any = field(default=None, repr=False, compare=False)
+    """The layer, or the optimizer, that applies it."""
+    term: Term | None = field(default=None, repr=False, compare=False)
+    """What a layer or the optimizer hosts; None in a Keras slot."""
     held: Any = field(default=None, repr=False, compare=False)
     """The penalty with the arrays that the optimizer keeps for it."""
 
-    def present(self) -> float | None:
-        """`strength * value` on the weight as it is.
+    @property
+    def in_loss(self) -> bool:
+        """Whether `loss` has it: what an optimizer applies is beside the loss."""
+        return self.acts and self.host != "optimizer"
 
-        None for an output's term, and for one that a layer hosts, which logs it.
-        """
+    def present(self) -> float | None:
+        """What the term adds on the weight as it is; None for other targets."""
         if self.weight is None:
             return None
         x = widened(self.weight)
-        if self.strength is None:
+        if self.evaluated is None:
             value = self.penalty(x)
         else:
             penalty = self.penalty if self.held is None else self.held
-            value = self.strength * penalty.value(x)
+            value = self.evaluated * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
 
@@ -64,23 +73,26 @@ class Terms(tuple[TermInfo, ...]):
     __slots__ = ()
 
     def __str__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return html_table(self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
         head = ("term", "strength", "penalty", "target", "host", "acts")
-        rows = [head, *(_cells(term) for term in self)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = (
-            "  ".join(
-                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-            )
-            for row in rows
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return [head, *(_cells(term) for term in self)]
 
 
 def _cells(term: TermInfo) -> tuple[str, ...]:
     strength = "-" if term.strength is None else f"{term.strength:.4g}"
     acts = "yes" if term.acts else "no: frozen"
-    kind = getattr(term.penalty, "__name__", type(term.penalty).__name__)
+    kind = _kind(term.penalty)
     return term.name, strength, kind, term.target, term.host, acts
+
+
+def _kind(penalty: Any) -> str:
+    return str(getattr(penalty, "__name__", type(penalty).__name__))
 
 
 def terms(model: keras.Model) -> Terms:
@@ -196,17 +208,25 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
         for term in optimizer.terms:
             path = term.target.path("")
             weight = weights.get(path)
+            strength = _number(optimizer.present_strength(term))
             held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
-                strength=float(ops.convert_to_numpy(optimizer.present_strength(term))),
+                strength=strength,
                 target=path,
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
+                evaluated=strength,
                 weight=weight,
+                owner=optimizer,
+                term=term,
                 held=held,
             )
+
+
+def _number(x: Any) -> float:
+    return float(ops.convert_to_numpy(x))
 
 
 def _warn_of_loss(model: Any, optimizer: PenaltyOptimizer) -> None:
@@ -228,26 +248,40 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
         yield TermInfo(
             name=term.name,
             penalty=term.penalty,
-            strength=float(ops.convert_to_numpy(layer.present_strength(term))),
+            strength=_number(layer.present_strength(term)),
             target=layer.target_path(term),
             host="layer",
             acts=layer.acts(term),
+            evaluated=_number(
+                layer.state.strength(term, getattr(layer, "steps", 0), training=False)
+            ),
+            weight=_weight(layer, term),
+            owner=layer,
+            term=term,
         )
+
+
+def _weight(layer: Any, term: Term) -> Any:
+    if isinstance(term.target, WeightTarget):
+        return layer.variable(term.target.address)
+    return None
 
 
 def _in_slots(layer: Any) -> Iterator[TermInfo]:
     for variable in compat.own_weights(layer):
         if variable.regularizer is not None:
             path = f"{layer.name}/{variable.name}"
-            yield from _slot_terms(variable.regularizer, path, variable)
+            yield from _slot_terms(variable.regularizer, path, layer, variable)
     if layer.activity_regularizer is not None:
-        yield from _slot_terms(layer.activity_regularizer, layer.name, None)
+        yield from _slot_terms(layer.activity_regularizer, layer.name, layer, None)
 
 
-def _slot_terms(regularizer: Any, target: str, weight: Any) -> Iterator[TermInfo]:
+def _slot_terms(
+    regularizer: Any, target: str, layer: Any, weight: Any
+) -> Iterator[TermInfo]:
     ours = isinstance(regularizer, Penalty)
     for part in regularizer.parts() if ours else [regularizer]:
-        name = part.name if ours else snake_case(type(part).__name__)
+        name = part.name if ours else snake_case(_kind(part))
         yield TermInfo(
             name=term_name(target, name),
             penalty=part,
@@ -255,5 +289,7 @@ def _slot_terms(regularizer: Any, target: str, weight: Any) -> Iterator[TermInfo
             target=target,
             host="slot",
             acts=weight is None or bool(weight.trainable),
+            evaluated=part.strength if ours else None,
             weight=weight,
+            owner=layer,
         )

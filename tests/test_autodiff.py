@@ -11,7 +11,7 @@ from conftest import BACKEND
 from keras import layers, ops
 
 from keras_penalties import autodiff, compiling
-from keras_penalties.compat import normalization
+from keras_penalties.compat import derivatives
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
 PATIENCE = 60.0  # seconds, so that a fault fails and does not hang
@@ -73,29 +73,36 @@ def test_two_threads_that_overlap_leave_nothing_behind():
     assert foreign() == before
 
 
-def test_a_thread_that_takes_no_derivative_notices_nothing(monkeypatch):
+@pytest.mark.parametrize("of", ["keras", "torch"])
+def test_a_thread_that_takes_no_derivative_notices_nothing(of, monkeypatch):
+    if of == "torch" and BACKEND != "torch":
+        pytest.skip("a module of torch within a Keras model")
+    normalized = ops.layer_normalization
+    if of == "torch":
+        import torch
+
+        normalized = layers.TorchModuleWrapper(torch.nn.LayerNorm(4))
     barrier = threading.Barrier(2)
-    by, plain = [], normalization.moments
+    by, plain = [], derivatives.moments
 
     def noted(*args, **kwargs):
         by.append(threading.get_ident())
         return plain(*args, **kwargs)
 
-    for module in (autodiff, normalization):
-        monkeypatch.setattr(module, "moments", noted)
+    monkeypatch.setattr(derivatives, "moments", noted)
 
     def derives():
         def fn(x):
             barrier.wait(PATIENCE)  # the other thread runs the same layer
             barrier.wait(PATIENCE)
-            return ops.sum(ops.layer_normalization(x))
+            return ops.sum(normalized(x))
 
         autodiff.gradient(fn, ops.convert_to_tensor(X))
         return threading.get_ident()
 
     def looks_on():
         barrier.wait(PATIENCE)
-        ops.layer_normalization(ops.convert_to_tensor(X))
+        normalized(ops.convert_to_tensor(X))
         barrier.wait(PATIENCE)
 
     deriving, _ = in_threads(derives, looks_on)
@@ -161,5 +168,5 @@ def test_our_attention_is_torchs(mask):
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, **given
     )
-    found = autodiff._attention(query, key, value, **given)
+    found = derivatives.attention(query, key, value, **given)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)

@@ -11,7 +11,8 @@ from conftest import BACKEND
 from keras import layers, ops
 
 import keras_penalties as kp
-from keras_penalties import autodiff, compat
+from keras_penalties import compat
+from keras_penalties.compat import derivatives
 
 pytestmark = pytest.mark.needless
 OURS = "keras_penalties>HalfSumSquaredError"
@@ -217,7 +218,7 @@ def test_the_second_derivative_of_moments_is_wrong_on_tensorflow():
     import tensorflow as tf
 
     plain = second_derivative(lambda x: tf.nn.moments(x, [1])[1])
-    ours = second_derivative(lambda x: compat.moments(x, [1])[1])
+    ours = second_derivative(lambda x: derivatives.moments(x, [1])[1])
     np.testing.assert_allclose(ours, [[4 / 9, -2 / 9, -2 / 9]], atol=1e-6)
     np.testing.assert_allclose(plain, [[2 / 3, 0.0, 0.0]], atol=1e-6)
 
@@ -246,5 +247,18 @@ def test_the_third_derivative_of_torchs_layer_norm_is_wrong():
         return second_derivative(slope)
 
     plain = third(torch.nn.functional.layer_norm)
-    ours = third(autodiff._layer_norm)
+    ours = third(derivatives.layer_norm)
     assert not np.allclose(plain, ours, rtol=1e-2)
+
+
+def test_what_a_model_is_compiled_with_is_private():
+    """Else `compat.losses` could read the losses, their weights and their outputs."""
+    inputs = keras.Input((2,))
+    outputs = {"a": layers.Dense(1)(inputs), "b": layers.Dense(1)(inputs)}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse", loss_weights={"a": 0.5, "b": 2.0})
+    model.train_on_batch(np.ones((1, 2)), {"a": np.ones((1, 1)), "b": np.ones((1, 1))})
+    assert not {n for n in public(model) if "loss_weight" in n or "compile_loss" in n}
+    assert compat.compiled_losses(model)[1].weight == 2.0
+    dense = layers.Dense(1, activity_regularizer="l1")
+    assert {n for n in public(dense) if "own" in n and "loss" in n} == set()

@@ -12,6 +12,7 @@ import numpy as np
 from keras_penalties import checks
 from keras_penalties.compaction.rebuild import Rebuild
 from keras_penalties.compaction.trace import EXPECTED, Kept, Trace, TracedLayer
+from keras_penalties.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Plan:
             (r.layer, r.kind, str(r.before), str(r.after), str(r.held or ""), r.why)
             for r in self.rows
         ]
-        return table([head, *cells])
+        return text_table([head, *cells])
 
 
 def compact(model: keras.Model) -> keras.Model:
@@ -148,12 +149,3 @@ def compact(model: keras.Model) -> keras.Model:
         more = "Print `kp.compaction.Plan(model)` for a table of all layers."
         warnings.warn(f"{text} {more}", stacklevel=2)
     return plan.apply()
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """The rows as lines of text, their columns aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from keras_penalties import checks, compat
 from keras_penalties.compaction.channels import array
-from keras_penalties.compaction.plan import Plan, table
+from keras_penalties.compaction.plan import Plan
+from keras_penalties.tables import html_lines, html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,24 @@ class Sparsity:
     """The layers with weights whose FLOPs are not known and not part of the sums."""
 
     def __str__(self) -> str:
+        return "\n".join([text_table(self._rows()), *self._sizes()])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return f"{html_table(self._rows())}\n{html_lines(self._sizes())}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
         head = ("weight", "shape", "zeros", "zero slices, axis by axis")
-        cells = [_cells(w) for w in self.weights]
-        lines = [table([head, *cells]), f"parameters: {self.parameters:,}"]
+        return [head, *(_cells(w) for w in self.weights)]
+
+    def _sizes(self) -> list[str]:
+        lines = [f"parameters: {self.parameters:,}"]
         if self.compact_parameters is not None:
             lines[-1] += f", compact {self.compact_parameters:,}"
             lines.append(f"FLOPs: {self.flops:,}, compact {self.compact_flops:,}")
         if self.not_counted:
             lines.append(f"FLOPs without {', '.join(self.not_counted)}")
-        return "\n".join(lines)
+        return lines
 
 
 def _cells(weight: WeightSparsity) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Losses under `tf.distribute`: by TensorFlow's public means, nothing is private.
+"""Losses under `tf.distribute`. This module uses public functions of TensorFlow only.
 
 On TensorFlow a `keras.losses.Loss` divides its mean by the number of replicas, and
 Keras divides each loss that a layer adds by that number once more. The module is

@@ -33,8 +33,8 @@ class LossLedger:
     layer's losses by `id()`, also of tensors that are gone, so a new tensor can take an
     old id and be counted by the wrong layer: the ledger keeps the tensors alive as long
     as their ids are registered. And each call of a layer drops what its earlier calls
-    in the same pass added: the ledger puts back what was dropped (up to Keras 3.13 the
-    ids alone were lost). In Keras 3.16 the ledger finds nothing to put back.
+    in the same pass added, or up to Keras 3.13 sometimes their ids alone: the ledger
+    puts back what was dropped. In Keras 3.16 the ledger finds nothing to put back.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,9 @@
 
 - Private: the update on torch (`_backend_update_step`; `update_step` elsewhere is
   public), the order of the weights (`_get_variable_index`), the optimizers inside a
-  `MultiOptimizer`, and the module of the class that Keras writes on torch. Publicly an
-  optimizer can be told `apply` only, which does the moving average of the weights too.
+  `MultiOptimizer`, which weights weight decay leaves out (`_use_weight_decay`), and the
+  module of the class that Keras writes on torch. The only public method is `apply`,
+  which also computes the moving average of the weights.
 - Needless when `test_an_optimizers_parts_are_private` or
   `test_an_optimizer_saved_on_torch_names_its_private_class` of `tests/test_needless.py`
   fails.
@@ -74,6 +75,12 @@ def index_of(optimizer: Any, variable: Any) -> int:
     """Where a weight stands among those that the optimizer was built with."""
     index: int = part_of(optimizer, "_get_variable_index", _FEATURE)(variable)
     return index
+
+
+def decayed(optimizer: Any, variables: Sequence[Any]) -> list[Any]:
+    """The weights on which an optimizer's own weight decay acts."""
+    uses = part_of(optimizer, "_use_weight_decay", "`summary` and `objective`")
+    return [v for v in variables if optimizer.weight_decay and uses(v)]
 
 
 def optimizer_state(optimizer: Any, name: str, variable: Any = None) -> Any:

@@ -1,9 +1,9 @@
 """Weights in their own precision: penalties of weights in mixed precision.
 
 - Private: `AutocastScope`. In mixed precision a weight that is read in `call` comes in
-  float16. A cast back to float32 mends the value, and not the gradient, which still
-  passes through float16. The public way, `add_weight(autocast=False)`, serves the
-  weights that a layer makes itself, and a penalty reads the weights of other layers.
+  float16. A cast back to float32 corrects the value. The gradient still passes through
+  float16. The public way, `add_weight(autocast=False)`, serves the weights that a layer
+  makes itself, and a penalty reads the weights of other layers.
 - Needless when `test_weights_come_autocast_in_call` of `tests/test_needless.py` fails.
 """
 

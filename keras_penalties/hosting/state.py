@@ -57,9 +57,9 @@ class TermState:
         variable = self._trained.get(term)
         return 0.0 if variable is None else ops.convert_to_tensor(variable)
 
-    def strength(self, term: Term, step: Tensor) -> Tensor:
-        """The strength of a term at a step of training."""
-        return Pass(self, step, training=True, terms=[term]).strengths[term]
+    def strength(self, term: Term, step: Tensor, training: bool = True) -> Tensor:
+        """The strength of a term at a step of training, or in an evaluation."""
+        return Pass(self, step, training, terms=[term]).strengths[term]
 
     def move(self, term: Term, number: Tensor) -> None:
         """Let the term have another number."""

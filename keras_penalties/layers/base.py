@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,8 +47,16 @@ class PenaltyLayer(LayerFromSignature):
         self._said: set[str] = set()
         self._declare(())
 
-    def _declare(self, terms: Iterable[Term]) -> None:
-        """Say in `__init__` which terms this layer hosts."""
+    def _declare(
+        self, terms: Iterable[Term], entries: Sequence[str | None] | None = None
+    ) -> None:
+        """Say in `__init__` which terms this layer hosts.
+
+        Args:
+            terms: The terms.
+            entries: For each term the entry of the logs that its value is added to, or
+                None where it is not logged. By default each term has its own.
+        """
         self.terms: tuple[Term, ...] = distinct(terms)
         for term in self.terms:
             if isinstance(term.penalty, Penalty):
@@ -60,7 +68,11 @@ class PenaltyLayer(LayerFromSignature):
                 refuse_outputs(term)
         self.state = TermState(self.terms, _assign)
         self.anchors = Anchors(_assign)
-        self.logs = TermLogs(self.terms, self.anchors.check)
+        shown: dict[str, list[Term]] | None = None if entries is None else {}
+        for term, entry in zip(self.terms, entries or (), strict=False):
+            if shown is not None and entry is not None:
+                shown.setdefault(entry, []).append(term)
+        self.logs = TermLogs(self.terms, shown, self.anchors.check)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
@@ -158,7 +170,8 @@ class PenaltyLayer(LayerFromSignature):
     def metrics(self) -> list[Any]:
         """The means of the terms that act, and the metrics of layers inside."""
         acting = {t for t in self.terms if not self.built or self.acts(t)}
-        return [*(m for m in self.logs.means if m.term in acting), *super().metrics]
+        shown = [m for m in self.logs.means if not acting.isdisjoint(m.terms)]
+        return [*shown, *super().metrics]
 
     def latest_terms(self) -> dict[Term, Tensor]:
         """What each term added to the loss in the last forward pass."""

@@ -41,7 +41,9 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
         x = compat.carry_mask(x, mask)
         # Not `stateless_call`, which leaves out masks, `training` and the casts.
-        with keras.StatelessScope(state_mapping=state):
+        with compat.full_precision():  # else Keras would cast the state to a half float
+            scope = keras.StatelessScope(state_mapping=state)
+        with scope:
             return widened(layer(x))
 
     return call

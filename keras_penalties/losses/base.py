@@ -51,9 +51,10 @@ class Loss(keras.losses.Loss):
         name: For logs. Default: the string name of the class.
         reduction: As in `keras.losses.Loss`. Default `"sum_over_batch_size"`.
         dtype: Of the result. Default `keras.config.floatx()`. The computation is in
-            float64 if it is float64, else in float32; what float16 can't hold becomes
-            its largest number, with its own gradient. Of float16 predictions a gradient
-            above 65504 is infinite, which loss scaling looks for.
+            float64 if it is float64, else in float32; a value that float16 can't hold
+            becomes the largest float16 number; the gradient is not changed. Of float16
+            predictions a gradient above 65504 is infinite, which loss scaling looks
+            for.
         ignore: What stands in `y_true` for an unknown target: a label such as -1 or
             255, another number, or NaN, as `float("nan")` or `"nan"`. A loss that is a
             mean over features leaves an unknown feature out of that mean, a sum out of
@@ -97,13 +98,14 @@ class Loss(keras.losses.Loss):
         y_pred: Tensor,
         sample_weight: Tensor = None,
         mask: Tensor = None,
+        dtype: str | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One value per sample, in full precision, and which samples are known.
 
         The values are not yet weighed. Those of absent samples mean nothing: their
-        targets and predictions were replaced.
+        targets and predictions were replaced. A host may ask for its own `dtype`.
         """
-        dtype = "float64" if self.dtype == "float64" else "float32"
+        dtype = "float64" if (dtype or self.dtype) == "float64" else "float32"
         y_pred = keras.tree.map_structure(
             lambda y: ops.convert_to_tensor(y, dtype), y_pred
         )
@@ -144,7 +146,7 @@ class Loss(keras.losses.Loss):
         return False
 
     def as_target(self, y_true: Tensor, dtype: str) -> Tensor:
-        """Targets as `call` wants them: in `dtype`, or still integers."""
+        """The targets in the dtype that `call` needs: `dtype`, or integers."""
         came = keras.backend.standardize_dtype(ops.convert_to_tensor(y_true).dtype)
         # Smaller integers are exact in float32.
         exact = self.exact_targets and came in ("int32", "int64", "uint32", "uint64")

@@ -36,7 +36,7 @@ class ClassLoss(Loss):
 
 @register
 class MulticlassHinge(ClassLoss):
-    """The hinge of several classes, by the score z of the true class y and the others'.
+    """The hinge loss for several classes, from the scores z, with the true class y.
 
     Crammer and Singer, `"cs"`: `max_j(z_j + 1[j ≠ y]) − z_y`, the worst rival only.
     Weston and Watkins, `"ww"`: `Σ_{j≠y} max(0, 1 + z_j − z_y)`, all rivals. In Keras'
@@ -215,7 +215,7 @@ class PenalizedCrossentropy(ClassLoss):
 
 @register
 class AsymmetricLoss(FeatureLoss):
-    """Binary crossentropy of several labels that lets easy negatives fade.
+    """Binary crossentropy for several labels in which easy negatives count less.
 
     `−y·(1 − p)^γ₊·log p − (1 − y)·p_m^γ₋·log(1 − p_m)` with p = sigmoid(logits) and
     `p_m = max(p − margin, 0)`: a negative below the margin costs nothing. All three

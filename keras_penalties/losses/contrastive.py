@@ -1,4 +1,4 @@
-"""Embeddings that bring together what belongs together in a batch."""
+"""Losses that make embeddings of the same class or sample similar, within a batch."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _log_sum_exp(mask: Tensor, logits: Tensor) -> Tensor:
 
 @register
 class NTXent(_Contrastive):
-    """Each of a pair is told from all rows of other pairs, by softmax.
+    """A softmax loss that separates each row's partner from all rows of other pairs.
 
     For a row i and its positive p: `log(1 + Σ_n exp(s_in − s_ip))` over the negatives
     n: the rows of other ids. s is the cosine similarity over the temperature; SimCLR's

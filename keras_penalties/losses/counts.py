@@ -167,7 +167,8 @@ class NegativeBinomial(FeatureLoss):
 def _negative_binomial(y: Tensor, log_mean: Tensor, log_alpha: Tensor) -> Tensor:
     """The negative log-likelihood of y > 0, after Loader's saddle-point expansion.
 
-    Log-gammas of a large count cancel to few digits; here that is done on paper.
+    The difference of the log-gammas of large counts loses most digits. Here they are
+    subtracted symbolically.
     """
     mean, size = ops.exp(log_mean), ops.exp(-log_alpha)
     total, expected, excess = y + size, mean + size, y - mean

@@ -137,7 +137,7 @@ class EnergyScore(_Ensemble):
     """The score of an ensemble of vectors: `mean‖xᵢ − y‖ − ½·mean‖xᵢ − xⱼ‖`.
 
     The continuous ranked probability score for several features jointly, so that it
-    also sees how they hang together. With one feature it is `EnsembleCRPS`.
+    also measures their correlations. With one feature it is `EnsembleCRPS`.
 
     Args:
         fair: Whether the second mean leaves out each member with itself, which makes

@@ -46,7 +46,7 @@ def reduced(
     """
     masks = [mask for mask in masks if mask is not None]
     if sample_weight is None and not masks:
-        return _AsKeras(reduction=reduction, dtype=values.dtype)(0.0, values)
+        return _AsKeras("loss", reduction, values.dtype)(0.0, values)
     valid = functools.reduce(
         ops.logical_and,
         (_on("mask", ops.cast(mask, "bool"), values) for mask in masks),
@@ -63,8 +63,7 @@ def reduced(
         weight, reduction = _over(weight, ops.mean(weight)), "sum_over_batch_size"
     elif masks and reduction in ("sum_over_batch_size", "mean"):
         weight = _over(weight, ops.mean(valid))
-    keras_loss = _AsKeras(reduction=reduction, dtype=values.dtype)
-    return keras_loss(0.0, values, sample_weight=weight)
+    return _AsKeras("loss", reduction, values.dtype)(0.0, values, weight)
 
 
 class _AsKeras(keras.losses.Loss):

@@ -96,9 +96,9 @@ class Pinball(FeatureLoss):
 class Expectile(FeatureLoss):
     """Squares weighed by their side: `|level − 1(r < 0)|·r²`, `r = y_true − y_pred`.
 
-    The constant that minimises it is the expectile of `y_true`: what the quantile is
-    to absolute errors, this is to squares. `level=0.5` is half of Keras'
-    `MeanSquaredError`.
+    The constant that minimises it is the expectile of `y_true`: an expectile minimises
+    weighted squared errors, as a quantile minimises weighted absolute errors.
+    `level=0.5` is half of Keras' `MeanSquaredError`.
 
     Args:
         level: The weight of a residual above 0, in (0, 1); below 0 it is the rest to

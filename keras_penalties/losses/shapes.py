@@ -116,7 +116,7 @@ def agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
 def refuse_shapes(
     expected: str, true_shape: Sequence[int | None], pred_shape: Sequence[int | None]
 ) -> NoReturn:
-    """Raise the one form of error for shapes that don't meet."""
+    """Raise the error for shapes that don't fit, in one form for all losses."""
     raise ValueError(
         f"`y_true` and `y_pred` don't fit. Expected {expected}. Received: y_true of "
         f"shape {tuple(true_shape)}, y_pred of shape {tuple(pred_shape)}"

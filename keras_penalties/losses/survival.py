@@ -32,8 +32,9 @@ class CoxPartialLikelihood(BatchLoss):
 
     Args:
         ties: `"efron"` or `"breslow"`, for events at one time. Breslow has them all at
-            risk for each of them; Efron, who comes nearer to the exact likelihood, lets
-            their share of the risk shrink as they happen. Default `"efron"`.
+            risk for each of them; Efron, who comes nearer to the exact likelihood,
+            reduces their share of the risk one event after the other. Default
+            `"efron"`.
         **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
 
     Shapes: `y_true` (batch, 2), the time and whether there was an event (1) or the

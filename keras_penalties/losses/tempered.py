@@ -21,7 +21,7 @@ from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 _LOWEST = -1e30
-"""In place of log 0: times 0 it is 0, and exp of it is 0."""
+"""A finite number for log 0: its product with 0 is 0, and its exp is 0."""
 
 
 def log_exp_t(x: Tensor, t: float) -> Tensor:
@@ -61,7 +61,7 @@ def tempered_log_softmax(logits: Tensor, t: float) -> Tensor:
     log_classes = zero + math.log(logits.shape[-1])
     root = decreasing_root(lambda v: surplus(fixed, -log_t(-v, t)), zero, log_classes)
     theta = -log_t(-root, t)
-    # One step of Newton's: it polishes, and its gradient is that of the true θ.
+    # One step of Newton's method: it improves θ, and has the gradient of the exact θ.
     log_p = log_exp_t(fixed - theta, t)
     powers = ops.where(log_p > _LOWEST, ops.exp(t * log_p), ops.zeros_like(log_p))
     slope = ops.sum(powers, axis=-1, keepdims=True)

@@ -102,7 +102,9 @@ class ClassWeighted(FeatureLoss):
     def _weighed(
         self, y_true: Tensor, y_pred: Tensor, present: Tensor | None
     ) -> Tensor:
-        values, known = self._hosted.unreduced(y_true, y_pred, mask=present)
+        values, known = self._hosted.unreduced(
+            y_true, y_pred, mask=present, dtype=self.dtype
+        )
         shares = self._classes(y_true, y_pred)
         weights = ops.convert_to_tensor(self.weights, y_pred.dtype)
         weight = ops.sum(shares * weights, axis=-1)
@@ -118,7 +120,7 @@ class ClassWeighted(FeatureLoss):
         """Each label's weighed loss: to the other loss a label is a sample."""
         y_true, y_pred = aligned(y_true, y_pred)
         labels = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        values, _ = self._hosted.unreduced(*labels)
+        values, _ = self._hosted.unreduced(*labels, dtype=self.dtype)
         weights = ops.convert_to_tensor(self.weights, y_pred.dtype)
         if not agree(weights.shape[:-1], y_pred.shape[-1:][: len(weights.shape) - 1]):
             refuse_shapes(f"{len(self.weights)} labels", y_true.shape, y_pred.shape)

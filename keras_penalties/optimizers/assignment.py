@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties import penalties as penalty_names
+from keras_penalties.hosting.addresses import check_pattern, fits
 from keras_penalties.hosting.claims import twin
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import terms_of
@@ -62,7 +62,7 @@ def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
         for p, given in penalties.items()
     }
     for pattern, penalty in found.items():
-        _check_pattern(pattern)
+        check_pattern("penalties", pattern)
         if any(part.statistic for part in penalty.parts()):
             checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
         if not proximal:
@@ -74,13 +74,6 @@ def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
                 part.strength, "proximal" if proximal else "optimizer", "penalties"
             )
     return found
-
-
-def _check_pattern(pattern: Any) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError):
-        checks.refuse("penalties", "regular expressions for keys", pattern)
 
 
 def matched(
@@ -104,8 +97,7 @@ def matched(
     found: dict[int, Assigned] = {}
     paths = [v.path for v in variables]
     for pattern, penalty in penalties.items():
-        whole = re.compile(f"(.*/)?({pattern})")
-        fitting = [i for i, path in enumerate(paths) if whole.fullmatch(path)]
+        fitting = [i for i, path in enumerate(paths) if fits(pattern, path)]
         if not fitting:
             expected = f"patterns that fit one of the trained weights {paths}"
             checks.refuse("penalties", expected, pattern)

@@ -96,8 +96,8 @@ class Hoyer(Penalty):
     """How many entries a vector really uses: `(Σ|x|)² / Σx²`.
 
     Between 1, one entry alone, and the number of entries, all alike. It does not change
-    with the scale of x, so it makes sparse without shrinking; an L2 beside it keeps the
-    scale. A vector of zeros counts 0, with slope 0.
+    with the scale of x, so it makes x sparse and does not shrink it. Add an L2 to keep
+    the scale bounded. A vector of zeros counts 0, with slope 0.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -131,7 +131,8 @@ class Hoyer(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ (Σ|x|)² / Σx²` over the vectors."""
         rows = as_rows(x, self.axis)
-        # It has no scale, and the square of a tiny one, in the slope, would be 0.
+        # The value does not depend on the scale, so x is scaled first: in the slope the
+        # square of a tiny x would be 0.
         largest = ops.max(ops.absolute(rows), axis=1, keepdims=True)
         scale = ops.where(largest > 0, largest, ops.ones_like(largest))
         rows = rows / ops.stop_gradient(scale)

@@ -58,7 +58,7 @@ class MCP(Separable):
     def entrywise(self, x: Tensor) -> Tensor:
         """`|x| − x²/(2·width)` to |x| = width, then `width/2`."""
         size = absolute(x)
-        # Not by a product of `minimum`s, for which XLA takes five times as long.
+        # Not as a product of two `minimum`s: XLA needs five times as long for that.
         inner = size - 0.5 / self.width * ops.square(size)
         return ops.where(size < self.width, inner, 0.5 * self.width)
 

@@ -215,5 +215,5 @@ class NonNegative(Separable):
         return positive_part(-x)
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
-        """Up by t, to 0 at most, where negative."""
+        """Negative entries move up by t, but not above 0."""
         return ops.where(x < 0, ops.minimum(x + t, 0.0), x)

@@ -154,7 +154,7 @@ class SpectralNorm(Penalty):
     def compute_value(self, x: Tensor) -> Tensor:
         """`uᵀ·x·v`, with u and v held fixed."""
         x = as_matrix(x)
-        # No weight that anybody initialises is orthogonal to this.
+        # It is very unlikely that a weight is orthogonal to this vector.
         start = np.sin(np.arange(1, x.shape[1] + 1) ** 2)
         start = ops.convert_to_tensor(start, _dtype(x))
         u, v = _leading(ops.stop_gradient(x), start, self.iterations)

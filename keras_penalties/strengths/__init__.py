@@ -1,4 +1,4 @@
-"""What multiplies a penalty: a constant, a schedule, or what training finds."""
+"""Strengths: a constant, a schedule, or a number that training finds."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -16,11 +16,11 @@ Host: TypeAlias = Literal["penalty", "slot", "layer", "optimizer", "proximal", "
 
 
 class Strength(config.FromSignature):
-    """One kind of strength. A subclass says how it behaves, and is all that it takes.
+    """One kind of strength. One subclass is all that a new kind needs.
 
     A strength has no state of its own. Its host keeps one number for it, the *state*,
     from step to step, and saves that number with the model. A subclass writes `at`, and
-    what else differs from the defaults here. `@register` lets a saved file name it.
+    each other method whose default does not fit. `@register` lets a saved file name it.
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp

@@ -1,4 +1,4 @@
-"""A strength that acts at some steps only, to spare time."""
+"""A strength that acts at every k-th step only, to save time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from keras_penalties.typing import Tensor
 class Lazy(Strength):
     """Applies a costly penalty at every k-th step only, k times as strong.
 
-    `strength·every` at the steps 0, every, 2·every, …, where alone the penalty is
-    computed, and 0 between. Over the steps that is `strength`: the gradient is an
+    `strength·every` at the steps 0, every, 2·every, …, and 0 between. The penalty is
+    computed only at these steps. Over the steps that is `strength`: the gradient is an
     unbiased estimate, at a k-th of the cost, and noisier. An evaluation has the plain
     `strength`. For `Penalized` and `ActivityPenalty`: in the layers that penalise
     derivatives, and in `AddLoss`, the strength is the same, but what is penalised is
@@ -58,7 +58,7 @@ class Lazy(Strength):
         return ops.cast(strength, state.dtype)
 
     def refusal(self, host: Host) -> str | None:
-        """`Proximal` takes its map at each step."""
+        """Refused by `Proximal`, which applies its map at each step."""
         if host == "proximal":
             return "strengths that act at every step"
         return super().refusal(host)

@@ -29,11 +29,12 @@ class Learned(Strength):
 
     It is for `AddLoss`, for two losses or more. The layer owns `log(strength)` as a
     trainable weight, saved with the model; `<term>_strength` is in the logs, and the
-    term itself, with the logarithm in it, may be negative. Weight decay would draw the
-    strength to 1: `optimizer.exclude_from_weight_decay(var_names=["log_strength"])`.
+    term itself, with the logarithm in it, may be negative. Weight decay would move the
+    strength towards 1. Exclude it:
+    `optimizer.exclude_from_weight_decay(var_names=["log_strength"])`.
 
-    L must stay above 0. As L falls to 0, as when a network learns its data by heart,
-    the strength grows without end, and a loss that can be negative, as a density's
+    L must stay above 0. As L falls to 0, as when a network memorises its data, the
+    strength grows without end, and a loss that can be negative, as a density's
     logarithm can, has no minimum. So penalties, whose least value is 0, refuse it.
 
     Args:
@@ -108,7 +109,7 @@ class Learned(Strength):
         return ops.where(seen, positive * value - 0.5 * ops.log(positive), 0.0 * value)
 
     def refusal(self, host: Host) -> str | None:
-        """Only a loss can have it."""
+        """Refused for penalties: only a loss can be learned."""
         if host == "loss":
             return None
         return (

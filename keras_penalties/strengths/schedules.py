@@ -32,7 +32,7 @@ class Ramp(config.FromSignature, LearningRateSchedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         """The strength at a step."""
-        # In whole numbers while it counts: float32 loses single steps above 2²⁴.
+        # Count in integers: above 2²⁴ float32 can't represent single steps.
         done = ops.clip(ops.subtract(step, self.begin), 0, self.steps)
         progress = ops.cast(done, keras.config.floatx()) / self.steps
         return self.start + (self.end - self.start) * self.shape(progress)

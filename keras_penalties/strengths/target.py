@@ -40,13 +40,14 @@ class Target(Strength):
     `multiplier ← clip(multiplier + rate·e)`: dual ascent.
 
     The multiplier is a weight of the layer that hosts the penalty, saved with it, and
-    the strength is in the logs as `<term>_strength`. An error that lasts adds up until
-    it is gone; `damping` keeps the approach from swinging. Where the measure is the
-    penalty's own value this is the augmented Lagrangian, and the multiplier goes to
-    that of Lagrange: the loss that a unit of `value` would save. Where it is another
-    one, such as the density under an L1 penalty, the penalty stands in for it, and
-    must draw it down; the multiplier is then only as large as it takes. Its size is not
-    known before, so let it move by factors, `relative=True`.
+    the strength is in the logs as `<term>_strength`. While there is an error, the
+    multiplier grows, until the error is 0. `damping` reduces swings on the way. Where
+    the measure is the penalty's own value this is the augmented Lagrangian, and the
+    multiplier goes to that of Lagrange: by how much the loss would fall if `value` were
+    larger by one. Where it is another one, such as the density under an L1 penalty, the
+    penalty takes the place of the measure and must make it smaller. The multiplier then
+    has no other meaning. Its size is not known before, so let it move by factors,
+    `relative=True`.
 
     Args:
         value: What the measure is held at, or below, or above.
@@ -56,7 +57,7 @@ class Target(Strength):
             share of entries that are larger than `tolerance`. `"mean"`: the mean
             entry.
         kind: `"<="`, the default, keeps the multiplier at 0 or more, `">="` at 0 or
-            less, and `"=="` takes what comes.
+            less, and `"=="` allows both signs.
         initial: The multiplier to start from. Default 0. Above 0 if `relative`.
         rate: How fast the multiplier moves, above 0, per step and unit of error: the
             size that it will have, over the steps that it may take. Default 0.01.

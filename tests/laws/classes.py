@@ -115,9 +115,9 @@ def differs(
 
 
 def of_penalty(p: Penalty) -> list[np.ndarray | None]:
-    """On an input of its own, and on squares, which most penalties take."""
+    """On an input of its own, and on a square, which most penalties take."""
     found: list[np.ndarray | None] = []
-    for x in [*generic(p)[-1:], *(inside(p, SQUARE[:n, :n]) for n in (3, 4))]:
+    for x in [*generic(p)[-1:], inside(p, SQUARE)]:
         for of in (value, lambda p, x: prox(p, x, 0.5) if p.has_prox else None):
             try:
                 done = of(p, x)

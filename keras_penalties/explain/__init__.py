@@ -1,0 +1,1 @@
+"""What a model minimises, for people: as text, LaTeX and HTML."""

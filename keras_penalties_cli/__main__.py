@@ -1,0 +1,7 @@
+"""`python -m keras_penalties_cli` is `keras-penalties`."""
+
+import sys
+
+from keras_penalties_cli.command import main
+
+sys.exit(main())
