@@ -42,7 +42,7 @@ class LogTerms(keras.callbacks.Callback):
         for info in terms(self.model):
             if logs is not None and (value := info.present()) is not None:
                 logs[info.name] = value
-                if not isinstance(getattr(info.penalty, "strength", 0.0), float):
+                if info.term is not None and info.term.strength.logged:
                     logs[f"{info.name}_strength"] = info.strength
 
 
@@ -54,19 +54,19 @@ class TermLogger(keras.callbacks.Callback):
     and for each term that acts `<term>` and `<term>_strength`. A layer's term is the
     value that was in the step's loss. Nobody logs those of optimizers and of weights'
     Keras slots, so they are computed here, eagerly, from the weights after the step, as
-    all strengths are; those of Keras' activity slots are not to be had. On JAX this
+    all strengths are; the terms of Keras' activity slots can't be computed. On JAX this
     brings the weights back to Python after each step, which takes time.
 
-    A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, the rest being
-    the data loss and what else is in the objective. It is taken after each epoch on a
-    batch that is given, with an eager pass for each term. The epoch's last row has it,
-    as `<term>_gradient_share` and `rest_gradient_share`.
+    A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, where the rest
+    is the data loss and all other parts of the objective. It is taken after each epoch
+    on a batch that is given, with an eager pass for each term. The epoch's last row has
+    it, as `<term>_gradient_share` and `rest_gradient_share`.
 
     Args:
-        path: A CSV file for the rows, written anew after each epoch, so that it is
-            whole whenever it is read. Default None.
-        gradients: The batch `(x, y)` on which to take the gradients. Default None: do
-            not.
+        path: A CSV file for the rows, rewritten after each epoch. A reader never finds
+            a file that is half written. Default None.
+        gradients: The batch `(x, y)` on which to compute the gradients. Default None:
+            no gradients.
 
     Example:
         >>> import numpy as np, keras_penalties as kp

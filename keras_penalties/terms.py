@@ -1,4 +1,4 @@
-"""The one view of a model's objective, and the one way to change a strength in it."""
+"""Lists the terms of a model's objective, and changes their strengths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_penalties.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class TermInfo:
-    """One term as it stands: what is penalised, by what, how strongly, by whom."""
+    """One term at present: its target, penalty, strength and host."""
 
     name: str
     """Its name in the logs, where its host logs it."""
@@ -134,8 +134,8 @@ def terms(model: keras.Model) -> Terms:
 def set_strength(model: keras.Model, term: str, value: float) -> None:
     """Change a constant strength, between fits or in a callback, with no recompile.
 
-    It acts from the next step on and is saved with the model's weights. The penalty's
-    own `strength`, in its config, stays what the model is built with.
+    The new strength acts from the next step on and is saved with the model's weights.
+    The attribute `strength` of the penalty, and so its config, does not change.
 
     Args:
         model: The model that is trained: in a callback `self.model`.

@@ -359,3 +359,27 @@ def test_a_million_weights_are_saved_and_loaded_as_weights_are(tmp_path):
         assert sizes[name] <= sizes["plain"] + 4 * array.size + 10_000
         # The numbers themselves are written too: as in a plain model of twice the size.
         assert times[name] <= 1.2 * 2 * times["plain"], times
+
+
+def test_a_penalised_model_keeps_its_start(tmp_path, fresh_process):
+    """L2-SP of a whole model: 0 at first, and the same start after a reload."""
+    dense = keras.layers.Dense(2, name="line")
+    base = keras.Sequential([keras.Input((3,)), dense])
+    start = keras.ops.convert_to_numpy(dense.kernel)
+    rules = {"line/kernel": kp.penalties.ToReference(0.5, "start")}
+    model = kp.penalize(base, rules)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+    first = model.fit(x, y, batch_size=4, epochs=1, verbose=0).history
+    assert [v for n, v in first.items() if n != "loss"] == [[0.0]]
+    model.save(tmp_path / "m.keras")
+    moved = keras.ops.convert_to_numpy(dense.kernel) - start
+    expected = 0.5 * 0.5 * float((moved**2).sum())
+    printed = fresh_process(
+        "import keras, numpy as np, keras_penalties as kp\n"
+        f"model = keras.saving.load_model({str(tmp_path / 'm.keras')!r})\n"
+        "logs = model.evaluate(np.ones((4, 3)), np.ones((4, 2)), verbose=0,"
+        " return_dict=True)\n"
+        "print(*[v for n, v in logs.items() if n != 'loss'])"
+    )
+    assert float(printed.split()[-1]) == pytest.approx(expected, rel=1e-5)

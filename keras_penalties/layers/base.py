@@ -35,8 +35,8 @@ class PenaltyLayer(LayerFromSignature):
 
     The counter counts the forward passes in training, each once however often the layer
     is called in the pass, and no evaluation. These are the optimizer's steps, with two
-    exceptions: each pass counts under gradient accumulation, and a pass counts whose
-    step loss scaling skips. `Proximal` counts the steps themselves.
+    exceptions: each pass counts under gradient accumulation, and a pass counts even if
+    loss scaling skips its step. `Proximal` counts the steps themselves.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -85,7 +85,8 @@ class PenaltyLayer(LayerFromSignature):
                 trained[term] = self._weight(name, start, dtype, trainable=True)
                 setattr(self, name, trained[term])
         self.state.hold(self.strengths, trained)
-        # Of many replicas each sums its own share of a batch, and the log is of all.
+        # With several replicas each one sums over its own part of the batch; the log
+        # adds them up.
         shared: dict[str, Any] = {"aggregation": "sum", "synchronization": "on_read"}
         self.sums = self._weight("sums", self.logs.initial(), dtype, **shared)
         self.logs.hold(self.sums)

@@ -75,6 +75,7 @@ class ModelPenalty(PenaltyLayer):
         self.log = checks.one_of("log", log, LOG_OPTIONS)
         # In a namespace, where Keras does not look for layers to track and to save.
         self._before = SimpleNamespace(calls=0, layers={})
+        self._weight_shapes = SimpleNamespace(by_address={})
         pairs = [pair for rule in self.rules for pair in _terms_of_rule(rule)]
         entries = None
         if self.log != "weight":
@@ -106,6 +107,14 @@ class ModelPenalty(PenaltyLayer):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of each output, unchanged."""
         return mask
+
+    def expect(self, weights: Mapping[str, Variable]) -> None:
+        """Learn the shapes of the weights before the graph is there, for anchors."""
+        self._weight_shapes.by_address = {a: tuple(w.shape) for a, w in weights.items()}
+
+    def _target_shape(self, term: Term) -> Any:
+        known = self._weight_shapes.by_address.get(self.target_path(term))
+        return super()._target_shape(term) if known is None else known
 
     def weights_found(self) -> dict[Term, Variable]:
         """The weights of the terms on weights, except of those that are gone."""

@@ -32,12 +32,12 @@ class Assigned:
         """Whether a step may have to be made shorter for this penalty."""
 
     def shortened(self, size: Tensor, strengths: Sequence[Tensor]) -> Tensor:
-        """The step sizes that the proximal map can go with."""
+        """The step sizes, shortened where the proximal map needs it."""
         if self._one_size:  # 1/size² is a second moment: take its mean
             least = ops.min(size)
             spread = ops.where(size > 0, least / size, ops.ones_like(size))
             size = least / ops.sqrt(ops.mean(ops.square(spread)))
-        if self._limited:  # to half of where the map begins to jump
+        if self._limited:  # to half of the size at which the map becomes discontinuous
             pairs = zip(strengths, self.penalty.parts(), strict=True)
             bend = sum(s * part.concavity for s, part in pairs)
             excess = 2.0 * bend * size
@@ -92,7 +92,8 @@ def matched(
         proximal: Whether the penalties act by their proximal maps.
 
     Raises:
-        ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
+        ValueError: if a pattern fits no weight, two patterns fit the same weight, or a
+            penalty does not fit its weight.
     """
     found: dict[int, Assigned] = {}
     paths = [v.path for v in variables]

@@ -24,7 +24,7 @@ class Proximal(PenaltyOptimizer):
     """Another optimizer, each step followed by the penalties' proximal maps.
 
     The loss goes down by its gradient, the penalty by its proximal map, so that zeros
-    are exact and a point of rest is a minimiser of loss + penalty:
+    are exact and a point where the training stops is a minimiser of loss + penalty:
 
     `x ← prox(x − D·m, strength·D)`
 
@@ -32,10 +32,10 @@ class Proximal(PenaltyOptimizer):
     SGD, one per entry for Adam and its kin (`optimizers/preconditioners.py` has each).
 
     Order: gradients accumulated and clipped, weight decay, inner step, **proximal
-    map**, moving average, constraint. So a constraint has the last word, and the moving
-    average is one of penalised weights; it forgets an entry that becomes zero, so that
-    the averaged weights have the same zeros. Under gradient accumulation the map is
-    taken on the real steps only.
+    map**, moving average, constraint. So the constraint is applied last, and the moving
+    average is taken over penalised weights. Where a weight becomes zero, the average
+    becomes zero too, so that both have the same zeros. Under gradient accumulation the
+    map is taken on the real steps only.
 
     A penalty whose map can't take one t per entry (`Penalty.per_entry`; the spectral
     ones and `SortedL1` among them) makes an adaptive optimizer take one step size for
@@ -154,7 +154,7 @@ class Proximal(PenaltyOptimizer):
             variable, ops.cast(rate, start.dtype), before
         )
         stepped = widened(ops.copy(variable))
-        if assigned.shortens:  # the step is taken again, shorter
+        if assigned.shortens:  # use a shorter step in place of the full one
             full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)

@@ -17,7 +17,12 @@ from keras_penalties.numerics import widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
 from keras_penalties.penalties.masks import spread_mask
 from keras_penalties.registry import lookup, snake_case
-from keras_penalties.strengths import StrengthLike, as_strength
+from keras_penalties.strengths import (
+    StrengthLike,
+    as_strength,
+    check_host,
+    constant,
+)
 from keras_penalties.typing import Tensor
 
 
@@ -193,17 +198,11 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         Raises:
             ValueError: if the strength moves.
         """
-        if not isinstance(self.strength, float):
-            checks.refuse(
-                "strength",
-                "a constant here: a Keras slot has no step count and no multiplier. "
-                "Put the penalty in `keras_penalties.layers.Penalized` or "
-                "`ActivityPenalty`, which own them",
-                self.strength,
-            )
-        if self.strength == 0.0:
+        check_host(self.strength, "slot")
+        strength = constant(self.strength)
+        if not strength:
             return ops.zeros((), widened(x).dtype)
-        return self.strength * self.value(x)
+        return strength * self.value(x)
 
     def alike(self, other: object) -> bool:
         """Whether the other is the same penalty, except perhaps for its strength.
@@ -263,9 +262,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def __mul__(self, factor: float) -> Any:
         factor = checks.non_negative("factor", factor)
-        if not isinstance(self.strength, float):
+        if (strength := constant(self.strength)) is None:
             checks.refuse("strength", "a constant, to be multiplied", self.strength)
-        return self.with_strength(self.strength * factor)
+        return self.with_strength(strength * factor)
 
     __rmul__ = __mul__
 
