@@ -283,7 +283,7 @@ def test_a_model_that_loses_its_optimizer_is_told(tmp_path):
 def test_a_model_that_keeps_its_optimizer_is_not():
     _, model = trained(Penalizing("sgd", {"first/kernel": "l2(0.5)"}))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         assert len(kp.terms(model)) == 1
 
 
