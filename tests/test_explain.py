@@ -260,6 +260,20 @@ class TestTheText:
         loss = evaluated(model, x, y)["loss"]
         assert by_hand(text, targets, errors) == pytest.approx(loss, rel=2e-5)
 
+    def test_what_a_mask_hides_is_left_out_of_x_and_n(self):
+        words = np.array([[3, 1, 0], [2, 0, 0], [0, 0, 0], [1, 1, 2]])
+        embed = layers.Embedding(4, 2, mask_zero=True, name="words")
+        inputs = keras.Input((3,), dtype="int32")
+        out = kp.layers.ActivityPenalty("l1(0.5)", name="code")(embed(inputs))
+        model = keras.Model(inputs, layers.Flatten()(out))
+        model.compile("sgd", lambda y, z: 0.0 * z)
+        objective = kp.objective(model)
+        assert "0.5/n · Σ|x|" in str(objective)
+        assert "a mask hides is left out of x and of n" in str(objective)
+        real = wide(embed.embeddings)[words[words > 0]]
+        loss = evaluated(model, words, np.zeros((4, 6)))["loss"]
+        assert loss == pytest.approx(0.5 * np.abs(real).sum() / 3, rel=1e-5)
+
     def test_the_optimizer_s_share_is_apart(self):
         first, last = layers.Dense(2, name="a"), layers.Dense(1, name="b")
         model = keras.Sequential([keras.Input((3,)), first, last])
