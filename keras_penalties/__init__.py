@@ -16,6 +16,8 @@ from keras_penalties import (
 from keras_penalties.compaction import compact, sparsity
 from keras_penalties.explain.objective import objective
 from keras_penalties.explain.summary import summary
+from keras_penalties.fisher import fisher
+from keras_penalties.penalize import penalize, strip
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
 from keras_penalties.registry import register
@@ -28,6 +30,7 @@ __all__ = [
     "compact",
     "compaction",
     "callbacks",
+    "fisher",
     "get",
     "layers",
     "losses",
@@ -35,11 +38,13 @@ __all__ = [
     "objective",
     "optimizers",
     "penalties",
+    "penalize",
     "plot_terms",
     "register",
     "set_strength",
     "sparsity",
     "strengths",
+    "strip",
     "summary",
     "terms",
 ]

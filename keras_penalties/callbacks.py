@@ -14,7 +14,36 @@ from keras_penalties.explain.measure import as_batch, gradient_norms
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.terms import terms
 
-__all__ = ["TermLogger", "gradient_shares"]
+__all__ = ["LogTerms", "TermLogger", "gradient_shares"]
+
+
+class LogTerms(keras.callbacks.Callback):
+    """Puts into the logs of `fit` the terms that nobody else logs.
+
+    These are the terms of `Penalizing` and `Proximal`, and those of weights' Keras
+    slots: `<term>` is strength × penalty of the weight as it is after the epoch, and
+    `<term>_strength` a strength that moves. With an optimizer's terms `loss` is the
+    data's alone, so that the objective is the sum of `loss` and these. For values at
+    each step there is `TermLogger`.
+
+    Example:
+        >>> import keras, numpy as np, keras_penalties as kp
+        >>> model = keras.Sequential([keras.layers.Dense(1, name="line")])
+        >>> optimizer = kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"})
+        >>> model.compile(optimizer, "mse")
+        >>> x = np.ones((4, 1))
+        >>> history = model.fit(x, x, verbose=0, callbacks=[kp.callbacks.LogTerms()])
+        >>> sorted(history.history)
+        ['line_kernel_l2', 'loss']
+    """
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the terms to the logs, which later callbacks see."""
+        for info in terms(self.model):
+            if logs is not None and (value := info.present()) is not None:
+                logs[info.name] = value
+                if info.term is not None and info.term.strength.logged:
+                    logs[f"{info.name}_strength"] = info.strength
 
 
 class TermLogger(keras.callbacks.Callback):
@@ -23,21 +52,21 @@ class TermLogger(keras.callbacks.Callback):
     The logs that Keras shows are means over the epoch so far; `rows` has a dict for
     each step, or for each `steps_per_execution` of them their mean: `epoch`, `batch`,
     and for each term that acts `<term>` and `<term>_strength`. A layer's term is the
-    value that was in the step's loss. Nobody logs those of `Proximal` and of weights'
+    value that was in the step's loss. Nobody logs those of optimizers and of weights'
     Keras slots, so they are computed here, eagerly, from the weights after the step, as
-    all strengths are; those of Keras' activity slots are not to be had. On JAX this
+    all strengths are; the terms of Keras' activity slots can't be computed. On JAX this
     brings the weights back to Python after each step, which takes time.
 
-    A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, the rest being
-    the data loss and what else is in the objective. It is taken after each epoch on a
-    batch that is given, with an eager pass for each term. The epoch's last row has it,
-    as `<term>_gradient_share` and `rest_gradient_share`.
+    A share is `‖∇term‖ / (‖∇rest‖ + Σ‖∇term‖)` over all trained weights, where the rest
+    is the data loss and all other parts of the objective. It is taken after each epoch
+    on a batch that is given, with an eager pass for each term. The epoch's last row has
+    it, as `<term>_gradient_share` and `rest_gradient_share`.
 
     Args:
-        path: A CSV file for the rows, written anew after each epoch, so that it is
-            whole whenever it is read. Default None.
-        gradients: The batch `(x, y)` on which to take the gradients. Default None: do
-            not.
+        path: A CSV file for the rows, rewritten after each epoch. A reader never finds
+            a file that is half written. Default None.
+        gradients: The batch `(x, y)` on which to compute the gradients. Default None:
+            no gradients.
 
     Example:
         >>> import numpy as np, keras_penalties as kp

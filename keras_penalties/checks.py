@@ -159,22 +159,29 @@ def floats(
     argument: str, value: Any, rank: int | None = None, low: float = -math.inf
 ) -> Any:
     """An array of finite numbers as nested lists of floats, which a config can hold."""
+    return array(argument, value, rank, low).tolist()
+
+
+def array(
+    argument: str, value: Any, rank: int | None = None, low: float = -math.inf
+) -> np.ndarray:
+    """A copy of an array of finite numbers, in float32 if it came so, else float64."""
     kind = "numbers" if rank is None else f"an array of rank {rank} of numbers"
     expected = f"finite {kind}, {low} or more" if low > -math.inf else f"finite {kind}"
     try:
         if ops.is_tensor(value) or hasattr(value, "value"):  # or a Keras variable
             value = ops.convert_to_numpy(value)
-        array = np.asarray(value)
-        if array.dtype.kind in "bOSU":
+        found = np.asarray(value)
+        if found.dtype.kind in "bOSU":
             refuse(argument, expected, value)
-        array = array.astype("float64")
+        found = found.astype("float32" if found.dtype == "float32" else "float64")
     except (TypeError, ValueError, OverflowError):
         refuse(argument, expected, value)
-    if rank not in (None, array.ndim):
+    if rank not in (None, found.ndim):
         refuse(argument, expected, value)
-    if not np.all(np.isfinite(array) & (array >= low)):
+    if not np.all(np.isfinite(found) & (found >= low)):
         refuse(argument, expected, value)
-    return array.tolist()
+    return found
 
 
 def axes(argument: str, value: Any) -> int | list[int]:

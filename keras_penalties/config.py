@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 
 import keras
 
+from keras_penalties.anchors import Anchor, hosted
+
 
 def arguments(cls: type) -> list[str]:
     """The names of a class's constructor arguments.
@@ -37,13 +39,20 @@ def arguments(cls: type) -> list[str]:
 
 def to_config(obj: Any) -> dict[str, Any]:
     """Every constructor argument of `obj` by name, ready for JSON."""
+    return {name: _serialized(value, obj) for name, value in given(obj).items()}
+
+
+def given(obj: Any) -> dict[str, Any]:
+    """Every constructor argument of `obj` by name, as the object keeps it."""
     stored_as = getattr(obj, "stored_as", {})
-    return {
-        name: keras.saving.serialize_keras_object(
-            getattr(obj, stored_as.get(name, name))
-        )
-        for name in arguments(type(obj))
-    }
+    names = arguments(type(obj))
+    return {name: getattr(obj, stored_as.get(name, name)) for name in names}
+
+
+def _serialized(value: Any, owner: Any) -> Any:
+    if isinstance(value, Anchor):
+        return value.config(owner)
+    return keras.saving.serialize_keras_object(value)
 
 
 def from_config(cls: type, config: dict[str, Any]) -> Any:
@@ -76,7 +85,8 @@ class FromSignature:
         return obj
 
     def _identity(self) -> str:
-        return json.dumps(self.get_config(), sort_keys=True)
+        with hosted():
+            return json.dumps(self.get_config(), sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._identity() == other._identity()

@@ -112,6 +112,19 @@ def norm(
     return result if keepdims else ops.squeeze(result, axis)
 
 
+def joined(weights: Sequence[Any]) -> Tensor:
+    """All numbers of some weights as one vector."""
+    return ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
+
+
+def parted(vector: Tensor, like: Sequence[Any]) -> list[Tensor]:
+    """What `joined` made one vector of, in the shapes and dtypes of the weights."""
+    sizes = [math.prod(w.shape) for w in like]
+    parts = ops.split(vector, np.cumsum(sizes[:-1]).tolist())
+    pairs = zip(parts, like, strict=True)
+    return [ops.cast(ops.reshape(part, w.shape), w.dtype) for part, w in pairs]
+
+
 def as_matrix(x: Tensor) -> Tensor:
     """A weight of any rank as (all other axes, output axis), usual for kernels."""
     return ops.reshape(x, (-1, x.shape[-1]))

@@ -1,7 +1,8 @@
-"""The one view of a model's objective, and the one way to change a strength in it."""
+"""Lists the terms of a model's objective, and changes their strengths."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import Term, term_name
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.proximal import Proximal
+from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import snake_case
 from keras_penalties.tables import html_table, text_table
@@ -22,7 +23,7 @@ from keras_penalties.tables import html_table, text_table
 
 @dataclass(frozen=True)
 class TermInfo:
-    """One term as it stands: what is penalised, by what, how strongly, by whom."""
+    """One term at present: its target, penalty, strength and host."""
 
     name: str
     """Its name in the logs, where its host logs it."""
@@ -45,6 +46,8 @@ class TermInfo:
     """The layer, or the optimizer, that applies it."""
     term: Term | None = field(default=None, repr=False, compare=False)
     """What a layer or the optimizer hosts; None in a Keras slot."""
+    held: Any = field(default=None, repr=False, compare=False)
+    """The penalty with the arrays that the optimizer keeps for it."""
 
     @property
     def in_loss(self) -> bool:
@@ -59,7 +62,8 @@ class TermInfo:
         if self.evaluated is None:
             value = self.penalty(x)
         else:
-            value = self.evaluated * self.penalty.value(x)
+            penalty = self.penalty if self.held is None else self.held
+            value = self.evaluated * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
 
@@ -130,8 +134,8 @@ def terms(model: keras.Model) -> Terms:
 def set_strength(model: keras.Model, term: str, value: float) -> None:
     """Change a constant strength, between fits or in a callback, with no recompile.
 
-    It acts from the next step on and is saved with the model's weights. The penalty's
-    own `strength`, in its config, stays what the model is built with.
+    The new strength acts from the next step on and is saved with the model's weights.
+    The attribute `strength` of the penalty, and so its config, does not change.
 
     Args:
         model: The model that is trained: in a callback `self.model`.
@@ -157,7 +161,7 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
         near = checks.near(term, names)
         checks.refuse("term", f"the name of one of `terms(model)`.{near}", term)
     layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
-    owners: list[Any] = [*layers, *_proximals(model)]
+    owners: list[Any] = [*layers, *_optimizers(model)]
     for owner in owners:
         for owned in owner.terms:
             if owned.name == term:
@@ -166,7 +170,7 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
                 return
     checks.refuse(
         "term",
-        "a term of a layer or of `Proximal`: in a Keras slot a strength is fixed when "
+        "a term of a layer or an optimizer: in a Keras slot a strength is fixed when "
         "the step is traced. Move the penalty to `keras_penalties.layers.Penalized` or "
         "`ActivityPenalty`",
         term,
@@ -183,12 +187,13 @@ def _check_constant(term: Term) -> None:
         )
 
 
-def _proximals(model: Any) -> list[Proximal]:
-    """The model's `Proximal`, also inside other optimizers, with their terms known."""
+def _optimizers(model: Any) -> list[PenaltyOptimizer]:
+    """The model's optimizers with terms, also inside others, their terms known."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return []
-    found = [o for o in compat.flat_optimizers(optimizer) if isinstance(o, Proximal)]
+    inside = compat.flat_optimizers(optimizer)
+    found = [o for o in inside if isinstance(o, PenaltyOptimizer)]
     if found and not optimizer.built:
         optimizer.build(model.trainable_variables)
     return found
@@ -196,11 +201,15 @@ def _proximals(model: Any) -> list[Proximal]:
 
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
-    for optimizer in _proximals(model):
+    hosts = _optimizers(model)
+    if hosts and compat.loses_optimizer(model):
+        _warn_of_loss(model, hosts[0])
+    for optimizer in hosts:
         for term in optimizer.terms:
             path = term.target.path("")
             weight = weights.get(path)
             strength = _number(optimizer.present_strength(term))
+            held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
@@ -212,11 +221,24 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
                 weight=weight,
                 owner=optimizer,
                 term=term,
+                held=held,
             )
 
 
 def _number(x: Any) -> float:
     return float(ops.convert_to_numpy(x))
+
+
+def _warn_of_loss(model: Any, optimizer: PenaltyOptimizer) -> None:
+    kind, host = type(model).__name__, type(optimizer).__name__
+    warnings.warn(
+        f"{kind} has a `compile` of its own and no `compile_from_config`: Keras does "
+        f"not compile it when it is loaded, so its {host} and the penalties are lost "
+        "then. After loading write `model.compile(optimizer=keras_penalties.optimizers."
+        f"{host}(...), ...)` with the same penalties; the optimizer's state starts "
+        "anew.",
+        stacklevel=4,
+    )
 
 
 def _in_layer(layer: Any) -> Iterator[TermInfo]:

@@ -22,7 +22,9 @@ from keras_penalties.penalties import (
     LogSum,
     Lp,
     NonNegative,
+    Simplex,
     Sum,
+    TotalVariation,
 )
 
 # Value.
@@ -242,6 +244,22 @@ class LargestStepOfTheGroup(Grouped):
         return self._layout.joined(
             self._scaled(rows, (1,), ops.max(each, axis=1, keepdims=True)), x
         )
+
+
+@caught_by("prox_is_right_for_any_spread_of_steps")
+class ShiftsByTheLargest(Simplex):
+    """All entries by t times the largest x/t, which is huge where a t is tiny."""
+
+    def nearest(self, x, t):
+        return super().nearest(x - t * ops.max(x / t), t)
+
+
+@caught_by("prox_is_right_for_any_spread_of_steps", 0.5)
+class RunningSumsOfHugeWeights(TotalVariation):
+    def compute_prox(self, x, t):
+        if t.shape == ():
+            return super().compute_prox(x, t)
+        return super().compute_prox(x, ops.maximum(t, 1e-3 * ops.max(t)))
 
 
 @caught_by("prox_of_an_even_value_is_odd", 0.5)

@@ -11,11 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
-    0: "registry config checks typing autodiff numerics compiling compat expressions "
-    "discovery docstrings tables",
+    0: "registry config anchors checks typing autodiff numerics compiling compat "
+    "expressions discovery docstrings tables",
     1: "strengths penalties losses",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks compaction explain",
+    3: "layers optimizers terms plots callbacks fisher compaction explain penalize",
     4: "models __init__ demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

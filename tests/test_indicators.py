@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras import ops
 from laws.book import PRECISE, array, equal, prox, tensor, value
 from scipy import optimize
 from strategies import tensors
@@ -208,3 +209,38 @@ def test_proximal_reaches_least_squares_on_the_simplex(inner):
     ).x
     np.testing.assert_allclose(found, best, atol=5e-4)
     equal(np.sum(found), 1.0, 1e-6)
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_shares_sum_up_for_any_spread_of_steps(size):
+    rng = np.random.default_rng(size)
+    for scale in (0.01, 1.0, 1e6):
+        x = np.float32(scale * rng.normal(size=size))
+        t = np.float32(10.0 ** rng.uniform(-12, 0, size))
+        t[rng.random(size) < 0.3] = 0.0
+        t[0] = 1.0
+        shares = prox(kp.penalties.Simplex(2.0), x, t, "float32")
+        assert np.min(shares) >= 0
+        assert np.sum(shares) == pytest.approx(2.0, rel=4e-7)
+        for ball, norm in (
+            (kp.penalties.L1Ball(2.0), 1),
+            (kp.penalties.L2Ball(2.0), 2),
+        ):
+            length = np.linalg.norm(prox(ball, x, t, "float32"), norm)
+            assert length <= 2.0 * (1 + 4e-7)
+
+
+def test_inputs_that_are_always_0_take_what_is_left_under_adam():
+    """There an entry without a gradient has by far the largest t."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 10)).astype("float32")
+    x[:, [2, 5]] = 0.0
+    y = (x @ rng.dirichlet(np.ones(10)).astype("float32"))[:, None]
+    start = keras.initializers.Constant(0.1)
+    line = keras.layers.Dense(1, use_bias=False, name="line", kernel_initializer=start)
+    model = keras.Sequential([keras.Input((10,)), line])
+    shares = {"line/kernel": kp.penalties.Simplex()}
+    model.compile(kp.optimizers.Proximal(keras.optimizers.Adam(0.01), shares), "mse")
+    model.fit(x, y, batch_size=80, epochs=30, verbose=0)
+    kernel = ops.convert_to_numpy(line.kernel).astype("float64")
+    assert kernel.sum() == pytest.approx(1.0, rel=4e-7)

@@ -241,6 +241,15 @@ def test_a_reduction_is_that_of_keras(reduction):
         np.testing.assert_allclose(came, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(4,), (1, 3), (3, 2), (3, 3, 2), (2, 3)])
+def test_a_weight_or_a_mask_of_another_shape_is_refused(shape):
+    values = ops.convert_to_tensor(normal((3, 3)), "float32")
+    with pytest.raises(ValueError, match=r"sample_weight.*\(3, 3\)"):
+        reduced(values, "sum", np.ones(shape))
+    with pytest.raises(ValueError, match=r"mask.*\(3, 3\)"):
+        reduced(values, "sum", masks=[np.ones(shape, "bool")])
+
+
 def test_a_scalar_cannot_be_weighed():
     with pytest.raises(ValueError, match="sample_weight"):
         reduced(ops.convert_to_tensor(1.0), "sum", np.ones(3))

@@ -88,7 +88,7 @@ def test_a_target_is_reached_by_exact_zeros():
     model.compile(sparse, kp.losses.HalfSumSquaredError())
     descend(model, x, y, 4000)
     assert np.count_nonzero(numpy(layer.kernel)) == 8
-    assert numpy(sparse.strengths)[0] > 0
+    assert numpy(sparse.state.vector)[0] > 0
 
 
 def test_a_multiplier_moves_on_real_steps_only():
@@ -100,7 +100,7 @@ def test_a_multiplier_moves_on_real_steps_only():
     seen = []
     for _ in range(4):
         optimizer.apply([ops.zeros(2)])
-        seen.append(float(numpy(optimizer.strengths)[0]))
+        seen.append(float(numpy(optimizer.state.vector)[0]))
     assert seen == [0.0, 1.0, 1.0, 2.0]
 
 

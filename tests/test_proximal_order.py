@@ -243,7 +243,7 @@ def test_a_strength_that_is_assigned_acts_at_once():
     nothing = np.zeros((4, 3), "float32"), np.zeros((4, 1), "float32")
     model.fit(*nothing, verbose=0)
     assert (numpy(layer.kernel) == 1).all()
-    model.optimizer.strengths.assign([1.0])
+    model.optimizer.state.vector.assign([1.0])
     model.fit(*nothing, verbose=0)
     np.testing.assert_allclose(numpy(layer.kernel), 0.9, rtol=1e-6)
 

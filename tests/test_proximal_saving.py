@@ -80,11 +80,11 @@ def test_a_changed_strength_is_saved(tmp_path):
     trained = model("sgd")
     trained.fit(X, Y, **DATA)
     strengths = np.array([0.0, 0.7, 0.0, 0.3], "float32")
-    trained.optimizer.strengths.assign(strengths)
+    trained.optimizer.state.vector.assign(strengths)
     trained.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
-        ops.convert_to_numpy(loaded.optimizer.strengths), strengths
+        ops.convert_to_numpy(loaded.optimizer.state.vector), strengths
     )
 
 

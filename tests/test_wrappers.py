@@ -128,6 +128,14 @@ def test_the_dtype_of_a_layer_stays():
     assert whole(np.array([[299]])).shape == (1, 1, 3)
 
 
+def test_a_derivative_in_a_half_float_host_has_the_layers_own_precision():
+    start = keras.initializers.Constant(1.0001)
+    dense = layers.Dense(1, use_bias=False, kernel_initializer=start, dtype="float32")
+    layer = L.InputGradient(dense, "l1(1.0)", dtype="mixed_float16")
+    layer(np.ones((1, 2), "float16"))
+    assert float(sum(layer.losses)) == pytest.approx(2.0002, rel=1e-6)
+
+
 class TestFrozen:
     def teacher(self):
         return keras.Sequential(

@@ -7,9 +7,26 @@ with an error where the feature is used: see `private`.
 """
 
 from keras_penalties.compat.derivatives import differentiable
-from keras_penalties.compat.distribution import replicated, undistributed
-from keras_penalties.compat.graphs import graph
-from keras_penalties.compat.layers import flat_layers, own_weights
+from keras_penalties.compat.distribution import (
+    replica_share,
+    replicated,
+    undistributed,
+)
+from keras_penalties.compat.graphs import (
+    calls,
+    first_argument,
+    functional,
+    graph,
+    has_graph,
+    layers_before,
+    origin,
+)
+from keras_penalties.compat.layers import (
+    flat_layers,
+    inner_layers,
+    own_trained_weights,
+    own_weights,
+)
 from keras_penalties.compat.ledger import LossLedger, in_stateless_scope
 from keras_penalties.compat.loops import enclosing_loop
 from keras_penalties.compat.losses import (
@@ -30,33 +47,50 @@ from keras_penalties.compat.optimizers import (
     portable_optimizer,
 )
 from keras_penalties.compat.precision import full_precision
-from keras_penalties.compat.trainer import in_training, losses_wanted, sync_state
+from keras_penalties.compat.trainer import (
+    compile_arguments,
+    in_training,
+    loses_optimizer,
+    losses_wanted,
+    sync_state,
+)
 
 __all__ = [
     "LossLedger",
     "add_string_names",
     "around_update",
+    "calls",
     "carry_mask",
+    "compile_arguments",
     "compiled_losses",
     "decayed",
     "differentiable",
     "enclosing_loop",
+    "first_argument",
     "flat_layers",
     "flat_optimizers",
     "full_precision",
+    "functional",
     "graph",
+    "has_graph",
     "in_stateless_scope",
     "in_training",
     "index_of",
+    "inner_layers",
     "keras_mask",
+    "layers_before",
     "loss_arguments",
     "loss_function",
     "loss_name",
+    "loses_optimizer",
     "losses_wanted",
     "optimizer_state",
+    "origin",
     "own_losses",
+    "own_trained_weights",
     "own_weights",
     "portable_optimizer",
+    "replica_share",
     "replicated",
     "string_names",
     "sync_state",

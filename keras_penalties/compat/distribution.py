@@ -34,3 +34,16 @@ def undistributed(loss: Any) -> Any:
 
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return loss * tf.cast(replicas, loss.dtype)
+
+
+def replica_share(gradient: Any) -> Any:
+    """A replica's share of a gradient that is the same on each replica.
+
+    Keras sums the gradients of all replicas after an optimizer's `apply` was called.
+    """
+    if not replicated():
+        return gradient
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return gradient / tf.cast(replicas, gradient.dtype)

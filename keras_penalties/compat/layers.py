@@ -22,14 +22,24 @@ def flat_layers(layer: Any) -> list[Any]:
     def visit(node: Any) -> None:
         if id(node) not in seen:
             seen[id(node)] = node
-            for child in part_of(node, "_layers", _FEATURE):
+            for child in inner_layers(node):
                 visit(child)
 
     visit(layer)
     return list(seen.values())
 
 
+def inner_layers(layer: Any) -> list[Any]:
+    """The layers that the layer itself holds, in the order they were added."""
+    return list(part_of(layer, "_layers", _FEATURE))
+
+
 def own_weights(layer: Any) -> list[Any]:
     """The weights that the layer itself holds, without those of layers inside it."""
     kinds = ("_trainable_variables", "_non_trainable_variables")
     return [w for kind in kinds for w in part_of(layer, kind, _FEATURE)]
+
+
+def own_trained_weights(layer: Any) -> list[Any]:
+    """Those of `own_weights` that are trained, or would be if they were not frozen."""
+    return list(part_of(layer, "_trainable_variables", _FEATURE))

@@ -1,7 +1,8 @@
 """What only Keras' own training loop knows.
 
-- Private: whether the present scope on JAX collects losses, and `jax_state_sync`, which
-  has no underscore and no documentation.
+- Private: whether the present scope on JAX collects losses; `jax_state_sync`, which has
+  no underscore and no documentation; and the arguments of `compile` as objects, which
+  Keras gives publicly as a config only, where it can.
 - Replaced: `Model.predict_step` and `Model.export`, public methods. Both call a model
   as an evaluation does, and a layer has no other way to know that nobody reads the
   losses. Without the replacement all would be right, but penalties would be computed
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_penalties.compat.ledger import get_stateless_scope
+from keras_penalties.compat.private import part_of
 
 _Flag: TypeAlias = contextvars.ContextVar[bool]
 _unread: _Flag = contextvars.ContextVar("unread", default=False)
@@ -35,6 +37,23 @@ def sync_state(model: Any) -> None:
     sync = getattr(model, "jax_state_sync", None)
     if sync is not None:
         sync()
+
+
+def loses_optimizer(model: Any) -> bool:
+    """Whether Keras does not compile the model when it is loaded: all is public.
+
+    Keras skips it for a class with a `compile` of its own, unless the class also has a
+    `compile_from_config`.
+    """
+    kind, names = type(model), ("compile", "compile_from_config")
+    own = [getattr(kind, n, None) is not getattr(keras.Model, n, None) for n in names]
+    return own == [True, False]
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """What a compiled model was compiled with, the very objects, its optimizer too."""
+    given = part_of(model, "_compile_config", "Copying how a model is compiled")
+    return {**given.config, "optimizer": model.optimizer}
 
 
 def losses_wanted() -> bool:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_penalties import checks, compat
 from keras_penalties.autodiff import value_and_pullback
 from keras_penalties.layers.base import PenaltyLayer
-from keras_penalties.numerics import widened
+from keras_penalties.numerics import joined, parted, widened
 from keras_penalties.terms import TermInfo
 from keras_penalties.typing import Tensor
 
@@ -77,22 +76,16 @@ def gradient_norms(model: Any, terms: Sequence[TermInfo], batch: Batch) -> Measu
     weights = model.trainable_variables
     if not weights:
         checks.refuse("model", "a model with a weight that is trained", model)
-    ends = np.cumsum([int(np.prod(w.shape)) for w in weights]).tolist()
-    flat = ops.concatenate([ops.reshape(widened(w), (-1,)) for w in weights])
     places: list[int] = []
 
     def stacked(vector: Tensor) -> Tensor:
-        pieces = ops.split(vector, ends[:-1]) if len(ends) > 1 else [vector]
-        mapping = [
-            (w, ops.cast(ops.reshape(piece, w.shape), w.dtype))
-            for w, piece in zip(weights, pieces, strict=True)
-        ]
+        mapping = list(zip(weights, parted(vector, weights), strict=True))
         with keras.StatelessScope(mapping, collect_losses=True):
             rest, parts = _parts(model, terms, batch, training=True)
         places[:] = parts
         return ops.stack([ops.cast(x, vector.dtype) for x in (rest, *parts.values())])
 
-    value, pullback = value_and_pullback(stacked, flat)
+    value, pullback = value_and_pullback(stacked, joined(weights))
     picks = ops.unstack(ops.eye(len(places) + 1, dtype=value.dtype))
     rest, *norms = (_number(ops.norm(pullback(pick))) for pick in picks)
     return Measured(rest, dict(zip(places, norms, strict=True)))

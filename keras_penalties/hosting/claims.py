@@ -7,7 +7,7 @@ optimizer. So each layer claims the weights that it penalises.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from typing import Any
 
 from keras_penalties.penalties.base import Penalty
@@ -25,12 +25,29 @@ def claim(variable: Any, layer: Any, penalties: Sequence[Penalty]) -> None:
     _CLAIMS[id(variable)][layer] = list(penalties)
 
 
-def twin(variable: Any, penalty: Penalty, layer: Any = None) -> Any:
+def release(layer: Any) -> None:
+    """Forget what a layer claims: it has been taken out of its model."""
+    for penalties in _CLAIMS.values():
+        penalties.pop(layer, None)
+
+
+def twin(
+    variable: Any,
+    penalty: Penalty,
+    layer: Any = None,
+    within: Collection[Any] | None = None,
+) -> Any:
     """What acts on a weight already and is equal to a penalty except for the strength.
 
-    Looked for in the weight's own slot and in what other layers claim.
+    Looked for in the weight's own slot and in what other layers claim: all, or those of
+    a model. A weight may be in several models, each with penalties of its own.
     """
-    others = [p for p in _claimed(variable, layer) if p.alike(penalty)]
+    others = [
+        p
+        for owner, p in _claimed(variable)
+        if owner is not layer and (within is None or owner in within)
+        if p.alike(penalty)
+    ]
     slot = variable.regularizer
     if isinstance(slot, Penalty):
         others += [p for p in slot.parts() if p.alike(penalty)]
@@ -39,7 +56,7 @@ def twin(variable: Any, penalty: Penalty, layer: Any = None) -> Any:
     return others[0] if others else None
 
 
-def _claimed(variable: Any, layer: Any) -> Iterator[Penalty]:
+def _claimed(variable: Any) -> Iterator[tuple[Any, Penalty]]:
     for owner, penalties in _CLAIMS.get(id(variable), {}).items():
-        if owner is not layer:
-            yield from penalties
+        for penalty in penalties:
+            yield owner, penalty

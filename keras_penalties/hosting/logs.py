@@ -15,9 +15,12 @@ from keras_penalties.hosting.state import Variable
 from keras_penalties.hosting.term import Term
 from keras_penalties.typing import Tensor
 
+LOG_OPTIONS = ("rule", "weight", False)
+"""Which entries the logs have: one a rule, one a term, or none."""
+
 
 class TermMean(keras.metrics.Metric):
-    """The mean of a term, or of its strength, over the batches so far.
+    """The mean of some terms' sum, or of a strength, over the batches so far.
 
     The metric has no variables of its own, but reads the sums that the layer keeps: on
     JAX a metric's variables can't be assigned in `Layer.call`, and a layer's weights
@@ -26,14 +29,14 @@ class TermMean(keras.metrics.Metric):
 
     def __init__(
         self,
-        term: Term,
+        terms: Sequence[Term],
         name: str,
         mean: Callable[[], Tensor],
         reset: Callable[[], None],
     ) -> None:
         super().__init__(name=name, dtype="float32")
         # Functions, not the layer: saving walks attributes, and would go in circles.
-        self.term, self._mean, self._reset = term, mean, reset
+        self.terms, self._mean, self._reset = tuple(terms), mean, reset
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the layer's `call` updates the sums."""
@@ -52,22 +55,47 @@ class TermLogs:
 
     They lie in one vector, a weight of the layer: the terms first, then the strengths,
     and the sum of the batches' sizes last.
+
+    Args:
+        terms: The host's terms.
+        entries: The terms by the entry of the logs that shows their sum. An entry's
+            strength is the mean over its terms. By default each term has its own.
+        check: What the host wants checked before an epoch or an evaluation.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
-        self._terms = tuple(terms)
-        self._moving = tuple(t for t in terms if t.strength.logged)
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        entries: Mapping[str, Sequence[Term]] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._terms, self._check = tuple(terms), check
+        if entries is None:
+            entries = {term.name: [term] for term in terms}
+        moving = {
+            f"{name}_strength": [term for term in shown if term.strength.logged]
+            for name, shown in entries.items()
+        }
+        moving = {name: shown for name, shown in moving.items() if shown}
+        self._moving = tuple(moving.values())
         self._sums: Variable = None
         self._traced_means: Tensor | None = None
-        shown = [(t, t.name) for t in self._terms]
-        shown += [(t, f"{t.name}_strength") for t in self._moving]
+        place = {term: i for i, term in enumerate(self._terms)}
+        means = [
+            self._metric(name, shown, [place[term] for term in shown])
+            for name, shown in entries.items()
+        ]
+        means += [
+            self._metric(name, shown, [len(self._terms) + i])
+            for i, (name, shown) in enumerate(moving.items())
+        ]
         # In a plain object: Keras would search a list for weights to save.
-        self._shown = SimpleNamespace(
-            means=[
-                TermMean(term, name, lambda place=place: self._mean(place), self.reset)  # type: ignore[misc]
-                for place, (term, name) in enumerate(shown)
-            ]
-        )
+        self._shown = SimpleNamespace(means=means)
+
+    def _metric(
+        self, name: str, terms: Sequence[Term], places: Sequence[int]
+    ) -> TermMean:
+        return TermMean(terms, name, lambda: self._mean(places), self.reset)
 
     @property
     def means(self) -> list[TermMean]:
@@ -77,14 +105,15 @@ class TermLogs:
 
     def initial(self) -> np.ndarray:
         """What the sums start from."""
-        return np.zeros(len(self.means) + 1)
+        return np.zeros(len(self._terms) + len(self._moving) + 1)
 
     def hold(self, sums: Variable) -> None:
         """Take the variable that the layer has created for the sums."""
         self._sums = sums
 
     def reset(self) -> None:
-        """Start a new mean."""
+        """Start a new mean, as Keras does before each epoch and each evaluation."""
+        self._check()
         if self._sums is not None:
             self._sums.assign(ops.zeros(self._sums.shape, self._sums.dtype))
 
@@ -105,9 +134,11 @@ class TermLogs:
         """
         dtype = self._sums.dtype
         one, zero = (ops.convert_to_tensor(n, dtype) for n in (1.0, 0.0))
-        shown = [added.get(t, zero) for t in self._terms]
-        shown += [strengths.get(t, zero) if first_call else zero for t in self._moving]
-        sums = ops.stack([*shown, one if first_call else zero])
+        numbers = [added.get(t, zero) for t in self._terms]
+        for terms in self._moving:
+            present = [strengths[t] for t in terms if t in strengths and first_call]
+            numbers.append(sum(present) / len(present) if present else zero)
+        sums = ops.stack([*numbers, one if first_call else zero])
         sums = ops.cast(batch, dtype) * sums
         self._sums.assign_add(ops.stop_gradient(sums))
         if compat.in_stateless_scope():
@@ -119,12 +150,12 @@ class TermLogs:
         sums = ops.convert_to_numpy(self._sums).astype("float64").tolist()
         return dict(zip(self._terms, sums, strict=False)), sums[-1]
 
-    def _mean(self, place: int) -> Tensor:
-        """One of the means, also inside a traced training step on JAX.
+    def _mean(self, places: Sequence[int]) -> Tensor:
+        """The sum of some of the means, also inside a traced training step on JAX.
 
         There Keras computes the logs in a scope that knows no layer's weights.
         """
         if compat.in_stateless_scope() and self._traced_means is not None:
-            return self._traced_means[place]
+            return sum(self._traced_means[place] for place in places)
         sums = ops.unstack(self._sums.value)
-        return ops.divide_no_nan(sums[place], sums[-1])
+        return ops.divide_no_nan(sum(sums[place] for place in places), sums[-1])

@@ -59,6 +59,17 @@ class OutputTarget(TermTarget):
         return sum(_output_value(penalty, tensor) for tensor in keras.tree.flatten(x))
 
 
+@dataclass(frozen=True)
+class InnerOutputTarget(OutputTarget):
+    """What a layer inside a model gives out, by the layer's address."""
+
+    address: str
+
+    def path(self, owner: str) -> str:
+        """The address."""
+        return self.address
+
+
 def _output_value(penalty: Penalty, x: Tensor) -> Tensor:
     mask = compat.keras_mask(x)
     if mask is None:

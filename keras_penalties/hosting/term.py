@@ -31,9 +31,16 @@ class Term:
         """The object that knows how the strength behaves."""
         return kind_of(self.given_strength)
 
-    def value(self, x: Any) -> Any:
-        """What the strength multiplies, of `x`, which lies at the target."""
-        return self.target.measure(self.penalty, x)  # type: ignore[arg-type]
+    def value(self, x: Any, penalty: Any = None) -> Any:
+        """What the strength multiplies, of `x`, which lies at the target.
+
+        Args:
+            x: What is penalised.
+            penalty: The term's penalty with what its host keeps for it. Default None:
+                the penalty as it is.
+        """
+        held: Any = self.penalty if penalty is None else penalty
+        return self.target.measure(held, x)
 
 
 def term_name(path: str, penalty: str) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.layers.frozen import *
     from keras_penalties.layers.gradients import *
     from keras_penalties.layers.jacobians import *
+    from keras_penalties.layers.model_penalty import *
     from keras_penalties.layers.penalized import *
 
 _found = discover(sys.modules[__name__])

@@ -32,7 +32,8 @@ class ActivityPenalty(PenaltyLayer):
         penalty: A penalty, its name such as `"kl_sparsity(3.0, rate=0.05)"`, or config.
         momentum: For a penalty of the batch's mean, such as `KLSparsity`: take in
             training the running mean over batches, which small batches need. In [0, 1).
-            Default None: each batch by itself. An evaluation always does.
+            Default None: each batch by itself. In an evaluation each batch always
+            counts by itself.
 
     Shapes: any, unchanged.
 
@@ -44,8 +45,8 @@ class ActivityPenalty(PenaltyLayer):
         [0.3]
 
     Raises:
-        ValueError: if `penalty` is none, or `momentum` goes with a penalty that is no
-            function of the batch's mean.
+        ValueError: if `penalty` is not a penalty, or if `momentum` is given for a
+            penalty that does not depend on the batch's mean.
     """
 
     def __init__(

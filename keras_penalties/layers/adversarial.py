@@ -35,7 +35,7 @@ class VirtualAdversarial(DerivativeLayer):
         strength: The multiplier, 0 or more, a schedule or a `Target`. Default 1.
         radius: The length of r in the input's unit, above 0. Default 1.
         step: The length of the step to find r by, above 0. Default 0.01.
-        seed: Of the random starts. Default None.
+        seed: The seed of the random starts. Default None: a random seed.
 
     Shapes: the classifier's own, (batch, ..., classes) with two classes or more.
 

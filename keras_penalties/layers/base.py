@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import compat
+from keras_penalties.anchors import hosted
 from keras_penalties.compiling import in_step, pays_to_fuse
 from keras_penalties.config import LayerFromSignature
+from keras_penalties.hosting.anchors import Anchors, has_anchors, refuse_outputs
 from keras_penalties.hosting.logs import TermLogs
 from keras_penalties.hosting.state import Pass, TermState, Variable
 from keras_penalties.hosting.term import Term, distinct
@@ -33,20 +35,28 @@ class PenaltyLayer(LayerFromSignature):
 
     The counter counts the forward passes in training, each once however often the layer
     is called in the pass, and no evaluation. These are the optimizer's steps, with two
-    exceptions: each pass counts under gradient accumulation, and a pass counts whose
-    step loss scaling skips. `Proximal` counts the steps themselves.
+    exceptions: each pass counts under gradient accumulation, and a pass counts even if
+    loss scaling skips its step. `Proximal` counts the steps themselves.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._ledger = compat.LossLedger()
         # In a namespace, where Keras does not look for weights to save.
-        self._now = SimpleNamespace(opened=None)
+        self._now = SimpleNamespace(opened=None, shapes={})
         self._said: set[str] = set()
         self._declare(())
 
-    def _declare(self, terms: Iterable[Term]) -> None:
-        """Say in `__init__` which terms this layer hosts."""
+    def _declare(
+        self, terms: Iterable[Term], entries: Sequence[str | None] | None = None
+    ) -> None:
+        """Say in `__init__` which terms this layer hosts.
+
+        Args:
+            terms: The terms.
+            entries: For each term the entry of the logs that its value is added to, or
+                None where it is not logged. By default each term has its own.
+        """
         self.terms: tuple[Term, ...] = distinct(terms)
         for term in self.terms:
             if isinstance(term.penalty, Penalty):
@@ -54,8 +64,15 @@ class PenaltyLayer(LayerFromSignature):
                 check_host(term.given_strength, "layer")
             else:
                 check_host(term.given_strength, "loss")
-        self.state = TermState(self.terms, lambda variable, x: variable.assign(x))
-        self.logs = TermLogs(self.terms)
+            if has_anchors(term):
+                refuse_outputs(term)
+        self.state = TermState(self.terms, _assign)
+        self.anchors = Anchors(_assign)
+        shown: dict[str, list[Term]] | None = None if entries is None else {}
+        for term, entry in zip(self.terms, entries or (), strict=False):
+            if shown is not None and entry is not None:
+                shown.setdefault(entry, []).append(term)
+        self.logs = TermLogs(self.terms, shown, self.anchors.check)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights that the terms need."""
@@ -68,13 +85,49 @@ class PenaltyLayer(LayerFromSignature):
                 trained[term] = self._weight(name, start, dtype, trainable=True)
                 setattr(self, name, trained[term])
         self.state.hold(self.strengths, trained)
-        # Of many replicas each sums its own share of a batch, and the log is of all.
+        # With several replicas each one sums over its own part of the batch; the log
+        # adds them up.
         shared: dict[str, Any] = {"aggregation": "sum", "synchronization": "on_read"}
         self.sums = self._weight("sums", self.logs.initial(), dtype, **shared)
         self.logs.hold(self.sums)
         if any(term.strength.counts_steps for term in self.terms):
             self.steps = self._weight("steps", 0, "int32")
+        # Last, so that files from before a penalty had anchors have the same order.
+        self.anchor_weights = self.anchors.create(
+            self.terms,
+            self._target_shape,
+            lambda name, array: self._weight(name, array, dtype),
+        )
         self.built = True
+
+    def target_weight(self, term: Term) -> Variable | None:
+        """The weight that a term penalises, if it is built. Asked in `build`."""
+        return None
+
+    def _target_shape(self, term: Term) -> Any:
+        if (weight := self.target_weight(term)) is not None:
+            return weight.shape
+        return self._now.shapes.get(f"{term.name}_values")
+
+    def get_build_config(self) -> dict[str, Any]:
+        """What Keras builds the layer from, with the shapes of the anchors.
+
+        When the layer is loaded, the weights that it penalises may not be built yet.
+        """
+        shapes = self.anchors.shapes()
+        own = {"anchor_shapes": shapes} if shapes else {}
+        return {**(super().get_build_config() or {}), **own}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build the layer as `get_build_config` has it."""
+        config = dict(config)
+        self._now.shapes = config.pop("anchor_shapes", {})
+        super().build_from_config(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, without the arrays that lie in the weights."""
+        with hosted(term.penalty for term in self.terms):
+            return super().get_config()
 
     def _weight(
         self,
@@ -118,7 +171,8 @@ class PenaltyLayer(LayerFromSignature):
     def metrics(self) -> list[Any]:
         """The means of the terms that act, and the metrics of layers inside."""
         acting = {t for t in self.terms if not self.built or self.acts(t)}
-        return [*(m for m in self.logs.means if m.term in acting), *super().metrics]
+        shown = [m for m in self.logs.means if not acting.isdisjoint(m.terms)]
+        return [*shown, *super().metrics]
 
     def latest_terms(self) -> dict[Term, Tensor]:
         """What each term added to the loss in the last forward pass."""
@@ -171,7 +225,8 @@ class PenaltyLayer(LayerFromSignature):
             for term, x in targets.items():
                 # A weight counts once, however often its layer is called.
                 if self._acts_or_says(term) and (first_call or not term.target.once):
-                    strength, value = opened.measure(term, x, self._value(term, x))
+                    value_of = self._value(term, x, opened.training)
+                    strength, value = opened.measure(term, x, value_of)
                     added[term] = term.strength.added(strength, value)
             for term, loss in added.items():
                 opened.added[term] = opened.added.get(term, 0.0) + loss
@@ -188,8 +243,9 @@ class PenaltyLayer(LayerFromSignature):
         self._ledger.add(self, losses)
         return outputs
 
-    def _value(self, term: Term, x: Any) -> Any:
-        return lambda: ops.cast(term.value(x), self.strengths.dtype)
+    def _value(self, term: Term, x: Any, training: bool) -> Any:
+        penalty = self.anchors.penalty(term, x, training)
+        return lambda: ops.cast(term.value(x, penalty), self.strengths.dtype)
 
     def _acts_or_says(self, term: Term) -> bool:
         if self.acts(term):
@@ -202,6 +258,10 @@ class PenaltyLayer(LayerFromSignature):
                 stacklevel=2,
             )
         return False
+
+
+def _assign(variable: Variable, x: Tensor) -> None:
+    variable.assign(x)
 
 
 def _first_tensor(inputs: Any) -> Tensor:

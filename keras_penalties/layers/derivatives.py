@@ -26,9 +26,9 @@ from keras_penalties.typing import Tensor
 def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input, at its present weights and state.
 
-    A layer that is called within a gradient leaks tracers on JAX and moves its batch
-    statistics once more elsewhere. State is copied, since a call of the layer itself
-    that follows moves it in its place.
+    A layer that is called within a gradient leaks tracers on JAX, and on other backends
+    updates its batch statistics twice. State is copied, since a call of the layer
+    itself that follows moves it in its place.
     """
     check_single(layer, inputs)
     if not keras.backend.is_float_dtype(inputs.dtype):
@@ -41,7 +41,9 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
         x = compat.carry_mask(x, mask)
         # Not `stateless_call`, which leaves out masks, `training` and the casts.
-        with keras.StatelessScope(state_mapping=state):
+        with compat.full_precision():  # else Keras would cast the state to a half float
+            scope = keras.StatelessScope(state_mapping=state)
+        with scope:
             return widened(layer(x))
 
     return call
@@ -78,7 +80,8 @@ class Derivative(LayerFromSignature):
         (6.0, 2.0)
 
     Raises:
-        ValueError: if an argument or a shape is another.
+        ValueError: if `order` is below 1, or the layer does not map (batch, inputs) to
+            (batch, outputs).
     """
 
     def __init__(self, layer: Any, order: int = 1, **kwargs: Any) -> None:
@@ -158,8 +161,8 @@ class DerivativeLayer(WrappingLayer):
         """What is penalised, one row for each sample, and the outputs.
 
         `fn` is the layer as a function, at the state before the call that gave
-        `outputs`. Outputs of the forward pass that the derivative takes spare the
-        loss's gradient a way back of its own.
+        `outputs`. If the derivative's own forward pass gives the outputs, the loss's
+        gradient needs no second backward pass.
         """
         raise NotImplementedError
 

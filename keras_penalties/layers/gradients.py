@@ -82,10 +82,10 @@ class InputGradient(DerivativeLayer):
 class GradientPenalty(DerivativeLayer):
     """Wraps a critic and holds the norm of its gradient at a radius, or below it.
 
-    `strength·mean (‖∇D(x)‖ − radius)²`, one-sided `strength·mean max(0, ‖∇D(x)‖ −
-    radius)²`. Called on two batches of equal shape, real and generated, it is WGAN-GP:
-    x lies at random between each pair, and the outputs for both come back. Called on
-    one batch it is at that batch.
+    `strength·mean (‖∇D(x)‖ − radius)²`, one-sided: `strength·mean max(0, ‖∇D(x)‖ −
+    radius)²`. If the layer is called on two batches of equal shape, real and generated,
+    it is WGAN-GP: x is a random point between each pair, and the layer returns the
+    outputs for both batches. Called on one batch it is at that batch.
 
     Each sample's output must depend on that sample only, which batch normalization
     breaks in training.
@@ -160,7 +160,7 @@ class GradientPenalty(DerivativeLayer):
     def derivative(
         self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """By how much each sample's norm is off, (batch, 1)."""
+        """Each sample's norm minus the radius, (batch, 1)."""
         outputs, pullback = value_and_pullback(fn, widened(inputs))
         slope = pullback(ops.ones_like(outputs))
         rows = ops.reshape(slope, (-1, math.prod(inputs.shape[1:])))

@@ -33,8 +33,9 @@ class Contractive(DerivativeLayer):
     Args:
         layer: The encoder, of one input and one output.
         strength: The multiplier, 0 or more, a schedule or a `Target`. Default 0.01.
-        probes: How many random directions the estimate takes. Default None: exact.
-        seed: Of the directions. Default None.
+        probes: The number of random directions for the estimate. Default None: the
+            exact value.
+        seed: The seed of the directions. Default None: a random seed.
 
     Shapes: the encoder's own.
 

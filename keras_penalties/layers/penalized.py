@@ -9,9 +9,10 @@ import keras
 
 from keras_penalties import checks, penalties
 from keras_penalties.hosting.claims import claim, twin
+from keras_penalties.hosting.logs import LOG_OPTIONS
 from keras_penalties.hosting.state import Variable
 from keras_penalties.hosting.targets import OutputTarget, WeightTarget
-from keras_penalties.hosting.term import Term, terms_of
+from keras_penalties.hosting.term import Term, term_name, terms_of
 from keras_penalties.layers.wrapper import WrappingLayer
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.registry import register
@@ -32,6 +33,9 @@ class Penalized(WrappingLayer):
             as `"query/kernel"` where the last word alone is not unique.
         outputs: A penalty on what the layer gives out, divided by the batch size unless
             it is a statistic of the batch.
+        log: `"weight"` for one entry of the logs a term, `"rule"` for one that sums all
+            weights' terms of one kind of penalty, `<layer>_<penalty>`, or `False` for
+            none. Default `"weight"`.
 
     Shapes: the layer's own.
 
@@ -55,6 +59,7 @@ class Penalized(WrappingLayer):
         layer: Any,
         weights: Mapping[str, Any] | None = None,
         outputs: Any = None,
+        log: str | bool = "weight",
         **kwargs: Any,
     ) -> None:
         checks.instance("layer", layer, keras.layers.Layer)
@@ -68,7 +73,10 @@ class Penalized(WrappingLayer):
             for name, penalty in given.items()
         }
         self.outputs = None if outputs is None else penalties.get(outputs, "outputs")
-        self._declare(self._all_terms())
+        self.log = checks.one_of("log", log, LOG_OPTIONS)
+        found = self._all_terms()
+        shown = None if log == "weight" else [self._entry(term) for term in found]
+        self._declare(found, shown)
 
     def _all_terms(self) -> list[Term]:
         terms = []
@@ -81,6 +89,14 @@ class Penalized(WrappingLayer):
             path = f"{self.layer.name}/output"
             terms += terms_of(self.outputs, OutputTarget(), path)
         return terms
+
+    def _entry(self, term: Term) -> str | None:
+        """The entry of the logs that a term belongs to, unless it has its own."""
+        if not self.log:
+            return None
+        if isinstance(term.target, WeightTarget) and isinstance(term.penalty, Penalty):
+            return term_name(self.layer.name, term.penalty.name)
+        return term.name
 
     def call(
         self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
@@ -131,8 +147,9 @@ class Penalized(WrappingLayer):
             if (other := own or twin(variable, penalty, self)) is not None:
                 raise ValueError(
                     f"The weight '{variable.path}' already carries a penalty that is "
-                    f"equal except for the strength: {other}. Add the strengths and "
-                    f"keep one. Received: weights={self.weight_penalties}"
+                    f"equal except for the strength: {checks.shown(other)}. Add the "
+                    "strengths and keep one. "
+                    f"Received: weights={checks.shown(self.weight_penalties)}"
                 )
             found.append(penalty)
         for variable, found in there.values():
@@ -152,19 +169,26 @@ class Penalized(WrappingLayer):
             )
         return found[0]
 
+    def target_weight(self, term: Term) -> Variable | None:
+        """The wrapped layer's weight, once the layer is built."""
+        if not isinstance(term.target, WeightTarget) or not self.layer.built:
+            return None
+        return self.variable(term.target.address)
+
     def acts(self, term: Term) -> bool:
         """Whether what the term penalises can move."""
-        if not isinstance(term.target, WeightTarget) or not self.layer.built:
-            return True
-        return bool(self.variable(term.target.address).trainable)
+        weight = self.target_weight(term)
+        return weight is None or bool(weight.trainable)
 
     @classmethod
     def examples(cls) -> list[Self]:
         """Instances that the laws run over: on weights and the output, and on one."""
         dense = keras.layers.Dense(2, activation="sigmoid")
         linear = keras.layers.Dense(3, name="linear")
+        both = {"kernel": "l2(0.1)", "bias": "l2(0.2)"}
         return [
             cls(dense, weights={"kernel": "l1(0.1)"}, outputs="kl_sparsity(0.5)"),
             cls(linear, weights={"kernel": "l2(0.1)", "bias": "l1(0.1)"}),
-            cls(linear, outputs="l1(0.1)"),
+            cls(linear, weights=both, log="rule"),
+            cls(linear, outputs="l1(0.1)", log=False),
         ]

@@ -40,11 +40,11 @@ class WrappingLayer(PenaltyLayer):
 
         A layer of several inputs, as attention is, is built by its first call.
         """
-        super().build(input_shape)
         alone = len(inspect.signature(self.layer.build).parameters) == 1
         if (alone or _takes_one_tensor(self.layer)) and not self.layer.built:
             self.layer.build(input_shape)
             self.layer.built = True
+        super().build(input_shape)
 
     def compute_output_shape(self, input_shape: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer's own."""

@@ -1,4 +1,4 @@
-"""The model that this package grew from."""
+"""A sparse autoencoder, the first use of this package."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class SparseAutoencoder(LayerFromSignature, keras.Model):
         weight_decay: α, 0 or more; 0 leaves the term out. Default 1e-4.
         sparsity: β, 0 or more; 0 leaves the term out. Default 3.0.
         rate: ρ, the mean activation that each unit is drawn to, in (0, 1). The hidden
-            biases start at logit(ρ): from 0, Adam sticks for long where every unit sits
-            at ρ and the output is the mean image. Default 0.1.
+            biases start at logit(ρ): if they start at 0, Adam stays for long at a point
+            where the mean of every unit is ρ and the output is the mean image. Default
+            0.1.
         bias_unit: Write the biases as the textbook does, as weights on a unit that is
             always one, joined to the input and to the code, so that the weight decay
             reaches them too. Default False: ordinary biases without decay.

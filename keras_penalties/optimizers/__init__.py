@@ -1,4 +1,4 @@
-"""Optimizers that give exact zeros."""
+"""Optimizers that apply penalties: by proximal maps, or by gradients."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from keras_penalties.discovery import discover
 
 if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
+    from keras_penalties.optimizers.penalizing import *
     from keras_penalties.optimizers.proximal import *
 
 _found = discover(sys.modules[__name__])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +11,11 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties import penalties as penalty_names
+from keras_penalties.hosting.addresses import check_pattern, fits
 from keras_penalties.hosting.claims import twin
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import terms_of
-from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.base import Penalty, check_slopes
 from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 
@@ -32,12 +32,12 @@ class Assigned:
         """Whether a step may have to be made shorter for this penalty."""
 
     def shortened(self, size: Tensor, strengths: Sequence[Tensor]) -> Tensor:
-        """The step sizes that the proximal map can go with."""
+        """The step sizes, shortened where the proximal map needs it."""
         if self._one_size:  # 1/size² is a second moment: take its mean
             least = ops.min(size)
             spread = ops.where(size > 0, least / size, ops.ones_like(size))
             size = least / ops.sqrt(ops.mean(ops.square(spread)))
-        if self._limited:  # to half of where the map begins to jump
+        if self._limited:  # to half of the size at which the map becomes discontinuous
             pairs = zip(strengths, self.penalty.parts(), strict=True)
             bend = sum(s * part.concavity for s, part in pairs)
             excess = 2.0 * bend * size
@@ -45,8 +45,12 @@ class Assigned:
         return size
 
 
-def checked(penalties: Any) -> dict[str, Penalty]:
-    """The penalties that the user gave, each such as a proximal step can take.
+def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
+    """The penalties that the user gave, each such as the optimizer can apply.
+
+    Args:
+        penalties: What the user gave.
+        proximal: Whether they act by their proximal maps, and not by their gradients.
 
     Raises:
         ValueError: if one is not, or a pattern is no regular expression.
@@ -58,25 +62,25 @@ def checked(penalties: Any) -> dict[str, Penalty]:
         for p, given in penalties.items()
     }
     for pattern, penalty in found.items():
-        _check_pattern(pattern)
+        check_pattern("penalties", pattern)
         if any(part.statistic for part in penalty.parts()):
             checks.refuse("penalties", "penalties of a weight, no statistics", penalty)
-        if not penalty.has_prox:
+        if not proximal:
+            check_slopes(penalty)
+        elif not penalty.has_prox:
             checks.refuse("penalties", "penalties with a proximal map", penalty)
         for part in penalty.parts():
-            check_host(part.strength, "optimizer", "penalties")
+            check_host(
+                part.strength, "proximal" if proximal else "optimizer", "penalties"
+            )
     return found
 
 
-def _check_pattern(pattern: Any) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError):
-        checks.refuse("penalties", "regular expressions for keys", pattern)
-
-
 def matched(
-    penalties: Mapping[str, Penalty], variables: Sequence[Any], per_entry: bool
+    penalties: Mapping[str, Penalty],
+    variables: Sequence[Any],
+    per_entry: bool,
+    proximal: bool,
 ) -> dict[int, Assigned]:
     """The penalties on the weights that they fit, by the weights' indices.
 
@@ -85,15 +89,16 @@ def matched(
             `/` on.
         variables: The weights that are trained.
         per_entry: Whether the optimizer has a step size for each entry.
+        proximal: Whether the penalties act by their proximal maps.
 
     Raises:
-        ValueError: if a pattern fits no weight, or a weight two patterns or no penalty.
+        ValueError: if a pattern fits no weight, two patterns fit the same weight, or a
+            penalty does not fit its weight.
     """
     found: dict[int, Assigned] = {}
     paths = [v.path for v in variables]
     for pattern, penalty in penalties.items():
-        whole = re.compile(f"(.*/)?({pattern})")
-        fitting = [i for i, path in enumerate(paths) if whole.fullmatch(path)]
+        fitting = [i for i, path in enumerate(paths) if fits(pattern, path)]
         if not fitting:
             expected = f"patterns that fit one of the trained weights {paths}"
             checks.refuse("penalties", expected, pattern)
@@ -101,13 +106,13 @@ def matched(
             if i in found:
                 expected = f"one pattern only that fits '{paths[i]}'"
                 checks.refuse("penalties", expected, pattern)
-            _check_fits(variables[i], penalty)
+            _check_fits(variables[i], penalty, proximal)
             found[i] = Assigned(penalty, paths[i], per_entry)
     return found
 
 
-def _check_fits(variable: Any, penalty: Penalty) -> None:
-    if variable.regularizer is not None:
+def _check_fits(variable: Any, penalty: Penalty, proximal: bool) -> None:
+    if proximal and variable.regularizer is not None:
         checks.refuse(
             "penalties",
             f"weights without a regularizer of their own, and '{variable.path}' has "

@@ -1,4 +1,4 @@
-"""In which metric an optimizer steps: how far a weight moves per unit of gradient.
+"""The preconditioner of an optimizer: how far each weight moves per unit of gradient.
 
 A proximal step is right only in the metric of the step before it. After
 `x ← x − D·g`, with D diagonal, the proximal map must use `t = strength·D`, entry by
@@ -62,7 +62,7 @@ class Preconditioner:
 class WithMomentum(Preconditioner):
     """Of an optimizer that may keep a momentum `m ← momentum·m − D·g`.
 
-    The sum of the D in it is kept beside it, among the inner optimizer's variables.
+    The sum of all D that are part of m is a variable of the inner optimizer.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -70,7 +70,7 @@ class WithMomentum(Preconditioner):
         self._reach: dict[int, Any] = {}
 
     def build(self, variable: Any) -> None:
-        """The sum, zero as the momentum is."""
+        """Create the sum, which starts at 0 like the momentum."""
         if self.optimizer.momentum:
             self._reach[compat.index_of(self.optimizer, variable)] = (
                 self.optimizer.add_variable(
@@ -109,7 +109,7 @@ class SGD(WithMomentum):
         return reach
 
     def _momentum(self, dtype: Any) -> Any:
-        # As Keras has it in its SGD: in float64, too, a number of float32.
+        # As in Keras' SGD, which rounds the momentum to float32 also in float64.
         return ops.cast(self.optimizer.momentum, dtype)
 
 
@@ -232,8 +232,8 @@ def preconditioner_of(optimizer: Any) -> Preconditioner:
     """The metric in which an optimizer steps.
 
     Raises:
-        ValueError: if it has none, or none that is known: a subclass with an
-            `update_step` of its own among them.
+        ValueError: if the optimizer has no diagonal preconditioner, or an unknown one,
+            as a subclass with its own `update_step`.
     """
     for preconditioner in PRECONDITIONERS:
         for kind in preconditioner.kinds:

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
-import keras
 from keras import ops
 
-from keras_penalties import compat, config
+from keras_penalties import compat
 from keras_penalties.compiling import fused, pays_to_fuse
-from keras_penalties.hosting.state import Pass, TermState
+from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.term import Term
 from keras_penalties.numerics import widened
-from keras_penalties.optimizers.assignment import Assigned, checked, matched
+from keras_penalties.optimizers.assignment import Assigned
+from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.optimizers.preconditioners import preconditioner_of
-from keras_penalties.optimizers.wrapper import Wrapper
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
 
 @register
-class Proximal(Wrapper):
+class Proximal(PenaltyOptimizer):
     """Another optimizer, each step followed by the penalties' proximal maps.
 
     The loss goes down by its gradient, the penalty by its proximal map, so that zeros
-    are exact and a point of rest is a minimiser of loss + penalty:
+    are exact and a point where the training stops is a minimiser of loss + penalty:
 
     `x ← prox(x − D·m, strength·D)`
 
     with the inner optimizer's step `D·m`, D its learning rate per weight: a number for
-    SGD, one per entry for Adam and its kin (`optimizers/metrics.py` has each).
+    SGD, one per entry for Adam and its kin (`optimizers/preconditioners.py` has each).
 
     Order: gradients accumulated and clipped, weight decay, inner step, **proximal
-    map**, moving average, constraint. So a constraint has the last word, and the moving
-    average is one of penalised weights; it forgets an entry that becomes zero, so that
-    the averaged weights have the same zeros. Under gradient accumulation the map is
-    taken on the real steps only.
+    map**, moving average, constraint. So the constraint is applied last, and the moving
+    average is taken over penalised weights. Where a weight becomes zero, the average
+    becomes zero too, so that both have the same zeros. Under gradient accumulation the
+    map is taken on the real steps only.
 
     A penalty whose map can't take one t per entry (`Penalty.per_entry`; the spectral
     ones and `SortedL1` among them) makes an adaptive optimizer take one step size for
@@ -79,42 +78,23 @@ class Proximal(Wrapper):
     Neural Networks", 2021.
     """
 
+    proximal = True
+
     def __init__(
         self, inner: Any, penalties: Mapping[str, Any], name: str | None = None
     ) -> None:
-        super().__init__(inner, name)
-        self.penalties = checked(penalties)
-        self.terms: tuple[Term, ...] = ()
+        super().__init__(inner, penalties, name)
         self._preconditioner = preconditioner_of(self.inner)
         compat.around_update(self.inner, self._around_update)
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Find the penalised weights; create the inner state and the strengths."""
-        if self.built:
-            return
-        self._assigned = matched(
-            self.penalties, variables, self._preconditioner.per_entry
-        )
-        self.terms = tuple(t for a in self._assigned.values() for t in a.terms)
-        super().build(variables)
+    @property
+    def per_entry(self) -> bool:
+        """Whether the inner optimizer has a step size for each entry."""
+        return self._preconditioner.per_entry
+
+    def _build_steps(self, variables: Sequence[Any]) -> None:
         for index in self._assigned:
             self._preconditioner.build(variables[index])
-        self.state = TermState(self.terms, self.inner.assign)
-        start = self.state.initial()
-        # The inner optimizer's own, so that whatever takes its step back, as loss
-        # scaling does, takes the strengths back too.
-        strengths = self.inner.add_variable(
-            shape=start.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
-            dtype="float64" if keras.config.floatx() == "float64" else "float32",
-            aggregation="only_first_replica",
-            name="strengths",
-        )
-        self.state.hold(strengths, {})
-
-    def present_strength(self, term: Term) -> Tensor:
-        """The term's strength at the present step; of a target, the multiplier."""
-        return self.state.strength(term, self.iterations)
 
     def _around_update(
         self,
@@ -134,21 +114,33 @@ class Proximal(Wrapper):
         for variable, assigned in penalised:
             x = widened(ops.copy(variable))
             now = Pass(self.state, self.iterations, True, assigned.terms)
-            present = [_present(now, term, x) for term in assigned.terms]
+            present = [self._present(now, term, x) for term in assigned.terms]
+            penalty = self.anchors.together(assigned.penalty, assigned.terms, x)
             before = self._preconditioner.before(variable)
-            steps.append((variable, assigned, x, before, present))
+            steps.append((variable, assigned, penalty, x, before, present))
 
         def step() -> None:
             update()
-            for variable, assigned, x, before, present in steps:
-                moved = self._mapped(variable, assigned, x, before, rate, present)
-                self._set(variable, moved)
+            for variable, assigned, penalty, x, before, present in steps:
+                moved, size = self._stepped(
+                    variable, assigned, x, before, rate, present
+                )
+                ts = [size * strength for strength in present]
+                self._set(variable, penalty.prox_parts(moved, ts))
 
         large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
         whole = large and any(assigned.penalty.fuses for _, assigned in penalised)
         (fused(step) if whole else step)()
 
-    def _mapped(
+    def _present(self, now: Pass, term: Term, x: Tensor) -> Tensor:
+        """The strength for the step from `x`, by which a strength that adapts moves."""
+        strength = now.strengths[term]
+        if term.strength.adapts:
+            value = term.value(x, self.anchors.penalty(term, x))
+            strength = now.steered(term, x, ops.cast(value, strength.dtype))
+        return ops.cast(strength, x.dtype)
+
+    def _stepped(
         self,
         variable: Any,
         assigned: Assigned,
@@ -156,17 +148,17 @@ class Proximal(Wrapper):
         before: Tensor | None,
         rate: Tensor,
         strengths: Sequence[Tensor],
-    ) -> Tensor:
-        """The proximal map of a weight, preconditioned as the step from `start` was."""
+    ) -> tuple[Tensor, Tensor]:
+        """The weight after the step from `start`, and the step size of its map."""
         size = self._preconditioner.step_size(
             variable, ops.cast(rate, start.dtype), before
         )
         stepped = widened(ops.copy(variable))
-        if assigned.shortens:  # the step is taken again, shorter
+        if assigned.shortens:  # use a shorter step in place of the full one
             full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
-        return assigned.penalty.prox_parts(stepped, [size * s for s in strengths])
+        return stepped, size
 
     def _set(self, variable: Any, new: Tensor) -> None:
         """The weight, and the zeros of its moving average."""
@@ -177,29 +169,3 @@ class Proximal(Wrapper):
             )
             kept = ops.cast(new != 0, average.dtype)
             self.inner.assign(average, kept * average)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, nested objects included."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "inner": compat.portable_optimizer(serialize(self.inner)),
-            "penalties": {
-                p: serialize(penalty) for p, penalty in self.penalties.items()
-            },
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config_: dict[str, Any], custom_objects: Any = None) -> Self:
-        """The optimizer that `get_config` described."""
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            optimizer: Self = config.from_config(cls, config_)
-        return optimizer
-
-
-def _present(now: Pass, term: Term, x: Tensor) -> Tensor:
-    """The strength for the step from `x`, by which a strength that adapts moves."""
-    if not term.strength.adapts:
-        return ops.cast(now.strengths[term], x.dtype)
-    value = ops.cast(term.value(x), now.strengths[term].dtype)
-    return ops.cast(now.steered(term, x, value), x.dtype)

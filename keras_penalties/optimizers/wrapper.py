@@ -11,7 +11,7 @@ from keras_penalties.typing import Tensor
 
 
 class Wrapper(keras.optimizers.Optimizer):
-    """Hands on to the inner optimizer all that Keras asks of an optimizer.
+    """Passes everything that Keras asks of an optimizer to the inner optimizer.
 
     Keras' precedent is `LossScaleOptimizer`.
     """

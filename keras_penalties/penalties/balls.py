@@ -10,7 +10,11 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.compiling import compiled
 from keras_penalties.numerics import as_rows, from_rows, norm, positive_part
-from keras_penalties.penalties.indicators import Indicator, unless_beyond
+from keras_penalties.penalties.indicators import (
+    Indicator,
+    largest_of_rows,
+    unless_beyond,
+)
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
@@ -37,6 +41,10 @@ class _Ball(Indicator):
         rows, t = as_rows(x, self.axis), as_rows(t, self.axis)
         inside = self._length(rows) <= self.radius
         return from_rows(ops.where(inside, rows, self._shrunk(rows, t)), x, self.axis)
+
+    def largest_step(self, t: Tensor) -> Tensor:
+        """That of its vector."""
+        return largest_of_rows(t, self.axis)
 
     def _length(self, rows: Tensor) -> Tensor:
         """The norm of each row, as a column."""

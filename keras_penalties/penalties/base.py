@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self, final
 
 import keras
 from keras import ops
 
 from keras_penalties import checks, config
+from keras_penalties.anchors import Anchor, refuse_start
 from keras_penalties.compiling import pays_to_fuse, read_first
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
 from keras_penalties.penalties.masks import spread_mask
 from keras_penalties.registry import lookup, snake_case
-from keras_penalties.strengths import StrengthLike, as_strength
+from keras_penalties.strengths import (
+    StrengthLike,
+    as_strength,
+    check_host,
+    constant,
+)
 from keras_penalties.typing import Tensor
 
 
@@ -191,17 +198,11 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         Raises:
             ValueError: if the strength moves.
         """
-        if not isinstance(self.strength, float):
-            checks.refuse(
-                "strength",
-                "a constant here: a Keras slot has no step count and no multiplier. "
-                "Put the penalty in `keras_penalties.layers.Penalized` or "
-                "`ActivityPenalty`, which own them",
-                self.strength,
-            )
-        if self.strength == 0.0:
+        check_host(self.strength, "slot")
+        strength = constant(self.strength)
+        if not strength:
             return ops.zeros((), widened(x).dtype)
-        return self.strength * self.value(x)
+        return strength * self.value(x)
 
     def alike(self, other: object) -> bool:
         """Whether the other is the same penalty, except perhaps for its strength.
@@ -213,6 +214,21 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         names = [name for name in config.arguments(type(self)) if name != "strength"]
         pairs = [(getattr(self, name), getattr(other, name)) for name in names]
         return all(a.alike(b) if isinstance(a, Penalty) else a == b for a, b in pairs)
+
+    @property
+    def anchors(self) -> dict[str, Anchor | None]:
+        """The arguments that a host is to keep among its weights, beside the config.
+
+        None stands for the penalised weight as it is before the first step of training.
+        """
+        return {}
+
+    def anchored(self, arrays: Mapping[str, Tensor]) -> Self:
+        """This penalty with the tensors that a host keeps for its `anchors`."""
+        held = copy.copy(self)
+        for name, array in arrays.items():
+            setattr(held, name, array)
+        return held
 
     @property
     def name(self) -> str:
@@ -233,12 +249,7 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength."""
-        return self.from_config(
-            {
-                **self.get_config(),
-                "strength": keras.saving.serialize_keras_object(strength),
-            }
-        )
+        return type(self)(**{**config.given(self), "strength": strength})
 
     def __add__(self, other: Penalty) -> Penalty:
         if not isinstance(other, Penalty):
@@ -251,9 +262,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     def __mul__(self, factor: float) -> Any:
         factor = checks.non_negative("factor", factor)
-        if not isinstance(self.strength, float):
+        if (strength := constant(self.strength)) is None:
             checks.refuse("strength", "a constant, to be multiplied", self.strength)
-        return self.with_strength(self.strength * factor)
+        return self.with_strength(strength * factor)
 
     __rmul__ = __mul__
 
@@ -301,12 +312,14 @@ def check_slopes(penalty: Penalty) -> None:
 
 
 def check_slot(penalty: Penalty) -> None:
-    """Refuse a statistic of a batch where a Keras slot is to apply it.
+    """Refuse what a Keras slot can't apply: a statistic of a batch, and `"start"`.
 
     Raises:
         ValueError: if the penalty is one, or has one as a part.
     """
     for part in penalty.parts():
+        if None in part.anchors.values():
+            refuse_start(part)
         if part.statistic:
             raise ValueError(
                 f"{type(part).__name__} is a statistic of a batch. Keras divides what "

@@ -17,7 +17,7 @@ from keras_penalties.penalties.order import TotalVariation
 from keras_penalties.penalties.quadratic import ToReference
 from keras_penalties.penalties.separable import L1, L2, NonNegative
 from keras_penalties.registry import register
-from keras_penalties.strengths import StrengthLike
+from keras_penalties.strengths import StrengthLike, constant
 from keras_penalties.typing import Tensor
 
 
@@ -111,7 +111,8 @@ class Sum(Penalty):
         """No more than the parts' together, where a schedule counts as 1."""
         total = 0.0
         for part in self.penalties:
-            factor = part.strength if isinstance(part.strength, float) else 1.0
+            known = constant(part.strength)
+            factor = 1.0 if known is None else known
             bend = part.elastic[1] if part.elastic else -part.concavity
             total -= factor * bend if factor else 0.0
         return max(total, 0.0)

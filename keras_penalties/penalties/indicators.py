@@ -13,11 +13,14 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.numerics import as_rows, from_rows
 from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.isotonic import rising
 from keras_penalties.penalties.ranked import onto_simplex
-from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
+
+SMALLEST = 1e-12
+"""The share of the largest t that an entry with a smaller t, or 0, counts as having."""
 
 
 class Indicator(Penalty):
@@ -25,10 +28,11 @@ class Indicator(Penalty):
 
     A multiple of 0 and infinity is the same, so there is no strength. A step t = 0
     leaves x where it is; every other gives the nearest point of the set, nearest by
-    `Σ(u − x)²/t` where t is a number for each entry. Only `Proximal` applies it: a
-    Keras slot or a layer, which go by the gradient, refuse it.
+    `Σ(u − x)²/t` where t is a number for each entry. There an entry with t = 0 moves
+    only as far as the set makes it, where the others can't do that. Only `Proximal`
+    applies it: a Keras slot or a layer, which go by the gradient, refuse it.
 
-    A subclass writes `nearest`.
+    A subclass writes `nearest`, and `largest_step` where the set ties entries together.
     """
 
     indicator = True
@@ -39,6 +43,10 @@ class Indicator(Penalty):
         """The point u of the set with the least `Σ(u − x)²/t`; t has the shape of x."""
         raise NotImplementedError
 
+    def largest_step(self, t: Tensor) -> Tensor:
+        """For each entry the largest t of those that the set ties to it."""
+        return t
+
     def compute_value(self, x: Tensor) -> Tensor:
         """0 in the set, infinite outside."""
         away = ops.max(ops.absolute(self.nearest(x, ops.ones_like(x)) - x))
@@ -46,14 +54,24 @@ class Indicator(Penalty):
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The nearest point of the set, or x where t is 0."""
-        largest = ops.max(t)
+        if math.prod(t.shape) == 1:  # then all entries move alike
+            return ops.where(t > 0, self.nearest(x, ops.ones_like(x)), x)
+        t = ops.broadcast_to(t, x.shape)
+        largest = self.largest_step(t)
         share = t / ops.where(largest > 0, largest, ops.ones_like(largest))
-        each = ops.broadcast_to(ops.maximum(share, 1e-12), x.shape)
-        return ops.where(t > 0, self.nearest(x, each), x)
+        near = self.nearest(x, ops.clip(share, SMALLEST, 1.0))
+        return ops.where(largest > 0, near, x)
 
     def with_strength(self, strength: StrengthLike) -> Self:
         """Refused: a multiple of 0 or infinity is the same."""
         raise TypeError(f"{type(self).__name__} is a constraint: it has no strength.")
+
+
+def largest_of_rows(t: Tensor, axis: int | Sequence[int] | None) -> Tensor:
+    """For each entry the largest t of its vector, of those that `axis` indexes."""
+    rows = as_rows(t, axis)
+    largest = ops.max(rows, axis=1, keepdims=True)
+    return from_rows(ops.broadcast_to(largest, rows.shape), t, axis)
 
 
 def unless_beyond(away: Tensor, x: Tensor) -> Tensor:
@@ -156,6 +174,10 @@ class Simplex(Indicator):
         rows, t = as_rows(x, self.axis), as_rows(t, self.axis)
         return from_rows(onto_simplex(rows, t, self.total), x, self.axis)
 
+    def largest_step(self, t: Tensor) -> Tensor:
+        """That of its vector."""
+        return largest_of_rows(t, self.axis)
+
     @classmethod
     def examples(cls) -> list[Self]:
         """One vector, and one for each row."""
@@ -203,9 +225,14 @@ class Monotone(Indicator):
 
     def nearest(self, x: Tensor, t: Tensor) -> Tensor:
         """The isotonic regression with weights 1/t."""
-        y, weights = (ops.moveaxis(z, self.axis, -1) for z in (x, 1.0 / t))
-        low, high = (0.0, math.inf) if self.decreasing else (-math.inf, 0.0)
-        return ops.moveaxis(taut_string(y, low, high, weights), -1, self.axis)
+        y, weights = (ops.moveaxis(z, self.axis, -1) for z in (x, SMALLEST / t))
+        found = -rising(-y, weights) if self.decreasing else rising(y, weights)
+        return ops.moveaxis(found, -1, self.axis)
+
+    def largest_step(self, t: Tensor) -> Tensor:
+        """That along the axis."""
+        largest = ops.max(t, axis=self.axis, keepdims=True)
+        return ops.broadcast_to(largest, t.shape)
 
     @classmethod
     def examples(cls) -> list[Self]:

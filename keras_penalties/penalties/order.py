@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,11 +12,15 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.numerics import absolute, positive_part
 from keras_penalties.penalties.base import Penalty, one_step, refuse_part
+from keras_penalties.penalties.isotonic import piecewise
 from keras_penalties.penalties.layouts import listed
-from keras_penalties.penalties.taut_string import piecewise, taut_string
+from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor
+
+SMALLEST = 1e-12
+"""The share of the largest t that an entry with a smaller t, or 0, counts as having."""
 
 
 @register
@@ -79,14 +84,16 @@ class TotalVariation(Penalty):
         """The slope of the taut string in a tube of radius t."""
         if not isinstance(self.axis, int):
             return super().compute_prox(x, t)
-        radius = ops.max(t)
-        # One t for each entry is a weight 1/t for each, in units of the largest.
-        t_each = ops.broadcast_to(t, x.shape)
-        weights = radius / ops.where(t_each > 1e-12 * radius, t_each, 1e-12 * radius)
-        weights = ops.where(radius > 0, weights, ops.ones_like(weights))
-        y, weights = (ops.moveaxis(z, self.axis, -1) for z in (x, weights))
-        found = ops.moveaxis(taut_string(y, -radius, radius, weights), -1, self.axis)
-        return ops.where(t_each > 0, found, x)
+        y = ops.moveaxis(x, self.axis, -1)
+        largest = ops.max(t)
+        radius = ops.where(largest > 0, largest, ops.ones_like(largest))
+        each, weights = largest, None
+        if math.prod(t.shape) > 1:  # one t for each entry is a weight 1/t for each
+            each = ops.moveaxis(ops.broadcast_to(t, x.shape), self.axis, -1)
+            radius = SMALLEST * radius
+            weights = radius / ops.maximum(each, radius)
+        found = taut_string(y, -radius, radius, weights)
+        return ops.moveaxis(ops.where(each > 0, found, y), -1, self.axis)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -159,9 +166,7 @@ class SortedL1(Penalty):
         t, flat = one_step(self, t), ops.reshape(x, (-1,))
         order = ops.argsort(-ops.absolute(flat))
         lowered = ops.take(ops.absolute(flat), order) - t * self._padded(flat)
-        ranked = positive_part(
-            taut_string(lowered, 0.0, np.inf, ops.ones_like(lowered))
-        )
+        ranked = positive_part(taut_string(lowered, 0.0, np.inf))
         magnitudes = ops.take(ranked, ops.argsort(order))
         return ops.reshape(ops.sign(flat) * magnitudes, x.shape)
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.anchors import Anchor, anchored, refuse_start, starts
 from keras_penalties.penalties.base import Penalty, one_step, refuse_part
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
@@ -133,7 +134,7 @@ def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(np.maximum(values, 0.0)), vectors
 
 
-def _constant(array: np.ndarray, like: Tensor) -> Tensor:
+def _constant(array: Any, like: Tensor) -> Tensor:
     return ops.convert_to_tensor(array, keras.backend.standardize_dtype(like.dtype))
 
 
@@ -146,10 +147,14 @@ class ToReference(Penalty):
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
-        values: The reference, an array that broadcasts to x. Default 0. It is saved
-            with the config, as text: about 20 bytes per number.
-        weights: How much each entry matters, 0 or more, an array that broadcasts to x.
-            Default None: 1 for each.
+        values: The reference, an array that broadcasts to x, or `"start"`: the weight
+            as it is before the first step of training. Default 0.
+        weights: How much each entry matters, 0 or more, an array that broadcasts to x,
+            such as one of `keras_penalties.fisher`. Default None: 1 for each.
+
+    A layer or an optimizer keeps what it has from `"start"`, and arrays of more than
+    1,000 numbers, among its weights: they are saved and loaded as weights are. Smaller
+    arrays lie in the config, so that a Keras slot takes these, and only these.
 
     Shapes: any that `values` and `weights` broadcast to.
 
@@ -160,7 +165,8 @@ class ToReference(Penalty):
         2.5
 
     Raises:
-        ValueError: if an array is not finite, weights are negative, or x is smaller.
+        ValueError: if an array is not finite, weights are negative, or x is smaller; if
+            `"start"` or the config of a large array is asked of who keeps no weights.
 
     Source: Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning
     with Convolutional Networks", 2018; Kirkpatrick et al., "Overcoming Catastrophic
@@ -175,22 +181,31 @@ class ToReference(Penalty):
         self, strength: StrengthLike = 0.01, values: Any = 0.0, weights: Any = None
     ) -> None:
         super().__init__(strength)
-        self.values = checks.floats("values", values)
+        self.values = values if starts(values) else anchored("values", values)
         self.weights = (
-            None if weights is None else checks.floats("weights", weights, low=0.0)
+            None if weights is None else anchored("weights", weights, low=0.0)
         )
-        roots = np.sqrt(1.0 if self.weights is None else self.weights)
-        self._arrays = np.asarray(self.values), roots
+
+    @property
+    def anchors(self) -> dict[str, Anchor | None]:
+        """The start, and the large arrays."""
+        found: dict[str, Anchor | None] = {}
+        if starts(self.values):
+            found["values"] = None
+        for name, given in (("values", self.values), ("weights", self.weights)):
+            if isinstance(given, Anchor):
+                found[name] = given
+        return found
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`½·Σ weights·(x − values)²`."""
-        values, roots = self._like(x)
-        return 0.5 * ops.sum(ops.square(roots * (x - values)))
+        weights, values = self.square(x)
+        # The root first: a large square may have a small weight.
+        return 0.5 * ops.sum(ops.square(ops.sqrt(weights) * (x - values)))
 
     def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
         """The same, with the values themselves in place of what is masked."""
-        values, _ = self._like(x)
-        return self.compute_value(ops.where(mask, x, values))
+        return self.compute_value(ops.where(mask, x, self._like(x, self.values)))
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The mean of x and the values, weighted by 1 and t·weights."""
@@ -200,26 +215,31 @@ class ToReference(Penalty):
 
     def square(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The weights and the values, as tensors that fit x."""
-        values, roots = self._like(x)
-        return ops.square(roots), values
+        weights = 1.0 if self.weights is None else self.weights
+        return self._like(x, weights), self._like(x, self.values)
 
     @property
     def uniform(self) -> bool:  # type: ignore[override]
         """Whether there are no weights, or one for all entries."""
-        return np.ndim(self.weights or 0.0) == 0
+        given = getattr(self.weights, "shape", None)
+        return tuple(np.shape(self.weights or 0.0) if given is None else given) == ()
 
-    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The values and the square roots of the weights, as tensors that fit x."""
-        for array in self._arrays:
-            pairs = zip(reversed(array.shape), reversed(x.shape), strict=False)
-            fits = all(a in (1, b) for a, b in pairs) and array.ndim <= len(x.shape)
-            if not fits:
-                raise ValueError(
-                    f"ToReference has an array of shape {array.shape}, which does not "
-                    f"broadcast to what it penalises: shape {tuple(x.shape)}"
-                )
-        values, roots = (_constant(array, x) for array in self._arrays)
-        return values, roots
+    def _like(self, x: Tensor, given: Any) -> Tensor:
+        """An array as a tensor that fits x."""
+        if starts(given):
+            refuse_start(self)
+        if isinstance(given, Anchor):
+            given = given.numbers()
+        array = given if ops.is_tensor(given) else np.asarray(given)
+        shape = tuple(array.shape)
+        pairs = zip(reversed(shape), reversed(x.shape), strict=False)
+        fits = all(a in (1, b) for a, b in pairs) and len(shape) <= len(x.shape)
+        if not fits:
+            raise ValueError(
+                f"ToReference has an array of shape {shape}, which does not broadcast "
+                f"to what it penalises: shape {tuple(x.shape)}"
+            )
+        return _constant(array, x)
 
     @classmethod
     def examples(cls) -> list[Self]:

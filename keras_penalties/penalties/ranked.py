@@ -22,6 +22,16 @@ def threshold(rows: Tensor, t: Tensor, total: Tensor, room: float) -> Tensor:
 
 
 def onto_simplex(rows: Tensor, t: Tensor, total: Tensor) -> Tensor:
-    """`max(x − t·τ, 0)` with the τ for which each row sums to `total`."""
-    rows = rows - t * ops.max(rows / t, axis=1, keepdims=True)  # so that 0 is largest
-    return positive_part(rows - t * threshold(rows, t, total, room=0.0))
+    """`max(x − t·τ, 0)` with the τ for which each row sums to `total`.
+
+    No entry is above `total` in the end, so `max((x − total) / t)` is a τ from below.
+    From there the entries that stay above 0 are small numbers, whose sum rounds little,
+    however large x is and however widely t is spread.
+    """
+    least = ops.max((rows - total) / t, axis=1, keepdims=True)
+    rows = positive_part(rows - t * least)
+    rows = positive_part(rows - t * threshold(rows, t, total, room=0.0))
+    # What rounding took from the sum, shared as t is among the entries above 0.
+    missing = total - ops.sum(rows, axis=1, keepdims=True)
+    free = ops.where(rows > 0, t, ops.zeros_like(t))
+    return positive_part(rows + free * (missing / ops.sum(free, axis=1, keepdims=True)))

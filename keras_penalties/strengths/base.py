@@ -10,8 +10,9 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_penalties import checks, config, registry
 from keras_penalties.typing import Tensor
 
-Host: TypeAlias = Literal["penalty", "slot", "layer", "optimizer", "loss"]
-"""Who is to apply a strength: `"penalty"` stands for any host of a penalty."""
+Host: TypeAlias = Literal["penalty", "slot", "layer", "optimizer", "proximal", "loss"]
+"""Who is to apply a strength: `"penalty"` stands for any host of a penalty,
+`"proximal"` for an optimizer that takes proximal maps."""
 
 
 class Strength(config.FromSignature):

@@ -59,7 +59,7 @@ class Lazy(Strength):
 
     def refusal(self, host: Host) -> str | None:
         """Refused by `Proximal`, which applies its map at each step."""
-        if host == "optimizer":
+        if host == "proximal":
             return "strengths that act at every step"
         return super().refusal(host)
 

@@ -137,7 +137,7 @@ class Target(Strength):
 
     def refusal(self, host: Host) -> str | None:
         """A proximal map needs a strength of 0 or more, and a loss has a value only."""
-        if host == "optimizer" and self.kind != "<=":
+        if host == "proximal" and self.kind != "<=":
             return "targets of the kind '<=': no proximal map has a strength below 0"
         if host == "loss" and self.of != "value":
             return "a target of the loss itself, 'value'"

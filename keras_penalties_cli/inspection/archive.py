@@ -29,6 +29,8 @@ MAX_CONFIG = 64 * MiB
 """The largest config.json that is read."""
 MAX_VALUES = 2_000_000
 """How many values a config may have: each takes some hundred bytes of memory."""
+MAX_OBJECTS = 300_000
+"""How many of them may be objects: a layer has about fifteen."""
 MAX_DEPTH = 100
 """How deep the brackets of a config may be nested."""
 MAX_METADATA = MiB // 16
@@ -255,6 +257,8 @@ def _metadata(content: bytes) -> dict[str, Json]:
 def _json(content: bytes, name: str) -> Json:
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise Refused(f"{name} has more than {MAX_VALUES:,} values")
+    if content.count(b"{") > MAX_OBJECTS:
+        raise Refused(f"{name} has more than {MAX_OBJECTS:,} objects")
     try:
         found = json.loads(content.decode())
     except RecursionError:
@@ -271,7 +275,7 @@ def _too_deep(name: str) -> str:
 
 def _check_depth(found: Json, name: str) -> None:
     """What is read later may then be walked by functions that call themselves."""
-    level = [found]
+    level = [found] if isinstance(found, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [
             value

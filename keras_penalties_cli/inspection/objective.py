@@ -126,7 +126,8 @@ def terms_and_faults(model: SavedModel) -> tuple[list[Term], list[str]]:
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         faults.append(
             f"The strengths as they are, of {names}: the weights in the file are not "
-            "those that the config asks for, or a model's own code made the layer."
+            "those that the config asks for, a pattern fits weights of different "
+            "strengths, or a model's own code made the layer."
         )
     return terms, faults
 

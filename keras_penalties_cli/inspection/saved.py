@@ -92,7 +92,7 @@ def number(node: Json) -> float | None:
     try:
         return float(node)
     except OverflowError:
-        return math.copysign(math.inf, node)
+        return math.inf if node > 0 else -math.inf
 
 
 def word(node: Json) -> str:

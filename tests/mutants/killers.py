@@ -19,7 +19,7 @@ from mutants.changes import TESTS
 NOT_RUN = re.compile(
     "speed|bench|docs|tutorial|devices|the_tests|laws|floors|cli|names|reload"
 )
-MOST_FILES, MOST_CLASSES = 3, 4
+MOST_FILES, MOST_CLASSES = 5, 4
 
 
 def names_in(path: Path) -> set[str]:
@@ -29,9 +29,10 @@ def names_in(path: Path) -> set[str]:
     return {n.name for n in body if isinstance(n, defined) and n.name[0] != "_"}
 
 
-def test_files(path: Path) -> list[str]:
-    """The test files that mention the file and its names the most often."""
-    names = names_in(path) | {path.stem}
+def test_files(path: Path, module: str) -> list[str]:
+    """The test files that mention the file, its names or its users the most often."""
+    users = {cls.__name__ for cls in classes_of(module, "")}
+    names = names_in(path) | users | {path.stem}
     pattern = re.compile(rf"\b({'|'.join(sorted(names))})\b")
     counted = {
         file: len(pattern.findall(file.read_text())) + 50 * (path.stem in file.stem)
@@ -43,19 +44,17 @@ def test_files(path: Path) -> list[str]:
 
 
 def classes_of(module: str, owner: str) -> list[Any]:
-    """The registered classes in a module, or else those that are built on it.
-
-    The changed class comes first: its laws are the likeliest to fail.
-    """
+    """The changed class; or those in its file, or those that are built on the file."""
     from keras_penalties.registry import registered
 
     classes = [e.obj for e in registered(None, "keras_penalties")]
     own = [c for c in classes if c.__module__ == module]
-    if own:
-        return sorted(own, key=lambda c: c.__name__ != owner)
+    changed = [c for c in own if c.__name__ == owner]
+    if changed:
+        return changed
     heirs = [c for c in classes if module in {b.__module__ for b in c.__mro__}]
     users = [c for c in classes if uses(c, module)]
-    found = heirs or users
+    found = own or heirs or users
     return found[:: max(1, len(found) // MOST_CLASSES)][:MOST_CLASSES]
 
 
@@ -119,7 +118,7 @@ def killer(path: Path, module: str, owner: str = "") -> str | None:
         except BaseException as error:  # pytest's own outcomes are no `Exception`
             return f"{what}: {type(error).__name__} {error}".splitlines()[0][:60]
     options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    for file in test_files(path):
+    for file in test_files(path, module):
         code = pytest.main([*options, file])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return Path(file).name
