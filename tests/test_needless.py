@@ -269,7 +269,8 @@ def test_what_a_model_is_compiled_with_is_private():
     inputs = keras.Input((2,))
     outputs = {"a": layers.Dense(1)(inputs), "b": layers.Dense(1)(inputs)}
     model = keras.Model(inputs, outputs)
-    model.compile("sgd", "mse", loss_weights={"a": 0.5, "b": 2.0})
+    both = {"a": "mse", "b": "mse"}
+    model.compile("sgd", both, loss_weights={"a": 0.5, "b": 2.0})
     model.train_on_batch(np.ones((1, 2)), {"a": np.ones((1, 1)), "b": np.ones((1, 1))})
     assert not {n for n in public(model) if "loss_weight" in n or "compile_loss" in n}
     assert compat.compiled_losses(model)[1].weight == 2.0
