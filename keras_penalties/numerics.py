@@ -120,7 +120,8 @@ def joined(weights: Sequence[Any]) -> Tensor:
 def parted(vector: Tensor, like: Sequence[Any]) -> list[Tensor]:
     """What `joined` made one vector of, in the shapes and dtypes of the weights."""
     sizes = [math.prod(w.shape) for w in like]
-    parts = ops.split(vector, np.cumsum(sizes[:-1]).tolist())
+    ends = np.cumsum(sizes[:-1]).tolist()  # TensorFlow can't split at no place
+    parts = ops.split(vector, ends) if ends else [vector]
     pairs = zip(parts, like, strict=True)
     return [ops.cast(ops.reshape(part, w.shape), w.dtype) for part, w in pairs]
 
