@@ -17,13 +17,13 @@ class LosesItsDamping(Target):
 
 @caught_by("a_schedule_is_followed_step_by_step", 0.0, 1.0, 10)
 class CountsItsOwnCalls(LinearRamp):
-    """In Python, where a compiled step asks once."""
+    """In Python, where a compiled step asks once, and for all objects together."""
 
     calls = 0
 
     def __call__(self, step):
-        self.calls += 1
-        return super().__call__(self.calls - 1)
+        CountsItsOwnCalls.calls += 1
+        return super().__call__(CountsItsOwnCalls.calls - 1)
 
 
 @caught_by("a_strength_goes_on_after_it_was_saved", 0.1, rate=0.5)

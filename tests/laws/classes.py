@@ -157,7 +157,7 @@ def of_loss(loss: Loss) -> list[np.ndarray | None]:
 def of_layer(layer: Any) -> list[np.ndarray | None]:
     layer.build(layers.X.shape)
     found: list[np.ndarray | None] = []
-    for training in (False, True, True):
-        outputs = layers.called(layer, layers.X, training=training)
+    for training, x in ((False, layers.X), (True, layers.X), (True, 1.0 - layers.X)):
+        outputs = layers.called(layer, x, training=training)
         found += [array(outputs), np.asarray(layers.total(layer))]
     return found + [array(weight) for weight in layer.weights]

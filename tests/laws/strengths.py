@@ -28,13 +28,15 @@ def model_of(strength: Any, rate: float = 0.05) -> Any:
         penalty = kp.penalties.L1(strength)
         outputs = kp.layers.ActivityPenalty(penalty, name="term")(dense(inputs))
     model = keras.Model(inputs, outputs)
-    model.compile(keras.optimizers.SGD(rate))
+    # With a loss: torch has no gradient at the steps that a `Lazy` leaves out.
+    model.compile(keras.optimizers.SGD(rate), loss="mse")
     return model
 
 
 def history_of(model: Any, steps: int, x: Any = X) -> list[float]:
     """The strength at each of so many training steps, as the logs show it."""
-    logs = model.fit(x, epochs=steps, batch_size=len(X), verbose=0, shuffle=False)
+    y = np.zeros((len(x), 2))
+    logs = model.fit(x, y, epochs=steps, batch_size=len(X), verbose=0, shuffle=False)
     (name,) = (n for n in logs.history if n.endswith("_strength"))
     return list(logs.history[name])
 
