@@ -73,9 +73,9 @@ def test_a_shared_layers_losses_are_dropped_on_jax():
 
 @on("jax")
 def test_metrics_on_jax_are_computed_without_the_layers_weights():
-    """Why `latest_mean` hands the traced means over."""
+    """Why `TermLogs` hands the traced means over."""
     layer = kp.layers.ActivityPenalty("l1(1.0)", name="a")
-    layer._shown.means[0]._mean = lambda index: layer.sums.value[index]
+    layer.logs.means[0]._mean = lambda: layer.sums.value[0]
     model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(1)])
     model.compile("sgd", "mse")
     logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)

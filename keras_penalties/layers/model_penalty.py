@@ -82,26 +82,26 @@ class ModelPenalty(PenaltyLayer):
             entries = [entry if self.log else None for _, entry in pairs]
         self._declare([term for term, _ in pairs], entries)
 
-    def call(self, outputs: Any, targets: Any = None, training: Any = None) -> Any:
-        """`outputs`, the terms added to the loss."""
+    def call(self, inputs: Any, targets: Any = None, training: Any = None) -> Any:
+        """`inputs`, what the model gives out, the terms added to the loss."""
         weights = self.weights_found()
         for variable, found in _by_variable(weights):
             claim(variable, self, found)
         self._say_what_does_not_act(weights)
         if not self._losses_wanted():
-            return outputs
+            return inputs
         targeted = {
             t: weights[t] if t in weights else targets[t.target.path("")]
             for t in self.terms
             if not isinstance(t.target, WeightTarget) or self.acts(t)
         }
         opened = self._opened_pass(training)
-        return self._add_terms(opened, targeted, outputs, outputs)
+        return self._add_terms(opened, targeted, inputs, inputs)
 
-    def compute_output_spec(self, outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The shapes of `outputs`: nothing is traced."""
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The shapes of `inputs`: nothing is traced."""
         return keras.tree.map_structure(
-            lambda x: keras.KerasTensor(x.shape, x.dtype, x.sparse), outputs
+            lambda x: keras.KerasTensor(x.shape, x.dtype, x.sparse), inputs
         )
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -186,7 +186,7 @@ class ModelPenalty(PenaltyLayer):
 
     def example_inputs(self, x: Any) -> dict[str, Any]:
         """What the laws call the examples with."""
-        return {"outputs": x, "targets": {"code": [x]}}
+        return {"inputs": x, "targets": {"code": [x]}}
 
 
 def _checked(rule: Any) -> dict[str, Any]:

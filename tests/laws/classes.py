@@ -160,4 +160,5 @@ def of_layer(layer: Any) -> list[np.ndarray | None]:
     for training, x in ((False, layers.X), (True, layers.X), (True, 1.0 - layers.X)):
         outputs = layers.called(layer, x, training=training)
         found += [array(outputs), np.asarray(layers.total(layer))]
+    found.append(np.asarray(len(layer.metrics)))  # the entries of the logs
     return found + [array(weight) for weight in layer.weights]

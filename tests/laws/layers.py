@@ -163,7 +163,12 @@ def a_layer_trains_and_is_saved_in_a_model(layer: Any) -> None:
         equal(logs[name], expected[name], 1e-6)
 
 
-@law(hosts_terms, book=LAYER_LAWS)
+def logs_each_term(layer: Any) -> bool:
+    """Whether each term has an entry of the logs, which the option `log` can change."""
+    return hosts_terms(layer) and getattr(layer, "log", "weight") == "weight"
+
+
+@law(logs_each_term, book=LAYER_LAWS)
 def the_logs_are_those_of_the_terms(layer: Any) -> None:
     """Each term and each strength under its own name, and the terms make the loss."""
     model = model_of(layer, run_eagerly=True)
