@@ -46,8 +46,6 @@ class TermInfo:
     """The layer, or the optimizer, that applies it."""
     term: Term | None = field(default=None, repr=False, compare=False)
     """What a layer or the optimizer hosts; None in a Keras slot."""
-    held: Any = field(default=None, repr=False, compare=False)
-    """The penalty with the arrays that the optimizer keeps for it."""
 
     @property
     def in_loss(self) -> bool:
@@ -62,7 +60,9 @@ class TermInfo:
         if self.evaluated is None:
             value = self.penalty(x)
         else:
-            penalty = self.penalty if self.held is None else self.held
+            penalty = self.penalty
+            if self.term is not None:  # with the arrays that the owner keeps for it
+                penalty = self.owner.anchors.penalty(self.term, x)
             value = self.evaluated * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
@@ -209,7 +209,6 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
             path = term.target.path("")
             weight = weights.get(path)
             strength = _number(optimizer.present_strength(term))
-            held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
@@ -221,7 +220,6 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
                 weight=weight,
                 owner=optimizer,
                 term=term,
-                held=held,
             )
 
 
