@@ -78,7 +78,7 @@ def problems(entry: Entry) -> list[str]:
     if "Example:\n    >>> " not in doc:
         missing.append("an Example with `>>>`")
     if entry.kind in ("penalty", "loss"):
-        if not formula(entry.obj.__doc__):
+        if not formula(entry.obj):
             missing.append("its formula: code after a colon, or opening a paragraph")
         # What only composes other penalties has no paper of its own.
         composed = entry.kind == "penalty" and "strength" not in own
@@ -146,11 +146,7 @@ def _table(entries: list[Entry]) -> Iterator[str]:
     yield "| class | string name | Keras key | formula |\n| --- | --- | --- | --- |"
     for entry in entries:
         obj = entry.obj
-        shown = (
-            f"`{formula(obj.__doc__)}`"
-            if formula(obj.__doc__)
-            else summary(obj.__doc__)
-        )
+        shown = f"`{formula(obj)}`" if formula(obj) else summary(obj)
         link = f"[{obj.__name__}](#{_path(obj)})"
         yield f"| {link} | `{entry.name}` | `{entry.key}` | {shown} |"
 

@@ -46,6 +46,8 @@ class TermInfo:
     """The layer, or the optimizer, that applies it."""
     term: Term | None = field(default=None, repr=False, compare=False)
     """What a layer or the optimizer hosts; None in a Keras slot."""
+    held: Any = field(default=None, repr=False, compare=False)
+    """The penalty with the arrays that its host keeps for it."""
 
     @property
     def in_loss(self) -> bool:
@@ -60,9 +62,7 @@ class TermInfo:
         if self.evaluated is None:
             value = self.penalty(x)
         else:
-            penalty = self.penalty
-            if self.term is not None:  # with the arrays that the owner keeps for it
-                penalty = self.owner.anchors.penalty(self.term, x)
+            penalty = self.penalty if self.held is None else self.held
             value = self.evaluated * penalty.value(x)
         return float(ops.convert_to_numpy(value))
 
@@ -208,18 +208,19 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
         for term in optimizer.terms:
             path = term.target.path("")
             weight = weights.get(path)
-            strength = _number(optimizer.present_strength(term))
+            held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
                 name=term.name,
                 penalty=term.penalty,
-                strength=strength,
+                strength=_number(optimizer.present_strength(term)),
                 target=path,
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
-                evaluated=strength,
+                evaluated=_evaluated(optimizer, term, optimizer.iterations),
                 weight=weight,
                 owner=optimizer,
                 term=term,
+                held=held,
             )
 
 
@@ -243,6 +244,7 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
     if not isinstance(layer, PenaltyLayer):
         return
     for term in layer.terms:
+        weight = _weight(layer, term)
         yield TermInfo(
             name=term.name,
             penalty=term.penalty,
@@ -250,13 +252,16 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
             target=layer.target_path(term),
             host="layer",
             acts=layer.acts(term),
-            evaluated=_number(
-                layer.state.strength(term, getattr(layer, "steps", 0), training=False)
-            ),
-            weight=_weight(layer, term),
+            evaluated=_evaluated(layer, term, getattr(layer, "steps", 0)),
+            weight=weight,
             owner=layer,
             term=term,
+            held=None if weight is None else layer.anchors.penalty(term, weight),
         )
+
+
+def _evaluated(host: Any, term: Term, step: Any) -> float:
+    return _number(host.state.strength(term, step, training=False))
 
 
 def _weight(layer: Any, term: Term) -> Any:

@@ -55,6 +55,14 @@ def extreme(penalty: Penalty) -> list[np.ndarray]:
     return [np.clip(x, *penalty.domain) for x in kinds]
 
 
+def largest(penalty: Penalty) -> list[np.ndarray]:
+    """All entries, or some, at the end of float32."""
+    x = generic(penalty, seed=2)[-1]
+    some = np.arange(x.size).reshape(x.shape) % 3 == 0
+    kinds = [3.4e38 * np.sign(x), np.where(some, 3.4e38, x), 0.0 * x - 3.4e38]
+    return [np.clip(x, *penalty.domain) for x in kinds]
+
+
 def tensors(
     bound: float = 4.0, shapes: tuple[tuple[int, ...], ...] = POOL
 ) -> st.SearchStrategy[np.ndarray]:

@@ -225,7 +225,20 @@ def learned():
     return model, [X, Y], None, {"out/kernel": wide(last.kernel)}, {"": error}
 
 
-MODELS = [ours, slots, two_outputs, autoencoder, subclassed, learned]
+def penalized():
+    """A model that was written without penalties."""
+    first = layers.Dense(5, activation="sigmoid", name="enc")
+    last = layers.Dense(3, activation="sigmoid", name="out", kernel_regularizer="l2")
+    model = keras.Sequential([keras.Input((4,)), first, last])
+    rules = {".*kernel": "l1(0.02)", "enc": {"outputs": "kl_sparsity(0.4, rate=0.3)"}}
+    model = kp.penalize(model, rules)
+    model.compile("sgd", "mse")
+    hidden = dense(first, X)
+    kernels = {"enc/kernel": wide(first.kernel), "out/kernel": wide(last.kernel)}
+    return model, X, Y, {**kernels, "enc": hidden}, {"": Y - dense(last, hidden)}
+
+
+MODELS = [ours, slots, two_outputs, autoencoder, subclassed, learned, penalized]
 
 
 class TestTheText:
@@ -259,6 +272,20 @@ class TestTheText:
         assert "2.5 · Σx²" in text
         loss = evaluated(model, x, y)["loss"]
         assert by_hand(text, targets, errors) == pytest.approx(loss, rel=2e-5)
+
+    def test_what_a_mask_hides_is_left_out_of_x_and_n(self):
+        words = np.array([[3, 1, 0], [2, 0, 0], [0, 0, 0], [1, 1, 2]])
+        embed = layers.Embedding(4, 2, mask_zero=True, name="words")
+        inputs = keras.Input((3,), dtype="int32")
+        out = kp.layers.ActivityPenalty("l1(0.5)", name="code")(embed(inputs))
+        model = keras.Model(inputs, layers.Flatten()(out))
+        model.compile("sgd", lambda y, z: 0.0 * z)
+        objective = kp.objective(model)
+        assert "0.5/n · Σ|x|" in str(objective)
+        assert "a mask hides is left out of x and of n" in str(objective)
+        real = wide(embed.embeddings)[words[words > 0]]
+        loss = evaluated(model, words, np.zeros((4, 6)))["loss"]
+        assert loss == pytest.approx(0.5 * np.abs(real).sum() / 3, rel=1e-5)
 
     def test_the_optimizer_s_share_is_apart(self):
         first, last = layers.Dense(2, name="a"), layers.Dense(1, name="b")
@@ -452,6 +479,24 @@ class TestSummary:
         assert rest.loss_share == rest.gradient_share == 1.0
         assert "since the weight is frozen: b_kernel_l2." in str(found)
         assert f"not in `loss`, by the optimizer: {proximal.name}." in str(found)
+
+    def test_the_gradient_s_optimizer_and_the_start_of_a_weight(self):
+        dense = layers.Dense(2, name="a", kernel_initializer="ones")
+        start = kp.penalties.ToReference(kp.strengths.Lazy(4.0, every=2), "start")
+        host = kp.layers.Penalized(dense, weights={"kernel": start})
+        model = keras.Sequential([keras.Input((4,)), host])
+        lazy = kp.penalties.L2(kp.strengths.Lazy(0.5, every=4))
+        inner = keras.optimizers.SGD(0.0)
+        model.compile(kp.optimizers.Penalizing(inner, {"a/bias": lazy}), "mse")
+        model.train_on_batch(X, Y[:, :2])  # the start is kept
+        dense.kernel.assign(np.full((4, 2), 3.0))
+        dense.bias.assign(np.full((2,), 3.0))
+        _, on_start, bias = kp.summary(model, (X, Y[:, :2])).rows
+        assert on_start.value == pytest.approx(4.0 * 0.5 * 8 * 2.0**2)
+        assert (bias.strength, bias.value, bias.loss_share) == (0.5, 9.0, None)
+        assert "0.5 · Σx²" in str(kp.objective(model)).partition("optimizer")[2]
+        without_batch = kp.summary(model).rows[0]
+        assert without_batch.value == pytest.approx(on_start.value)
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):

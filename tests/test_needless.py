@@ -192,6 +192,19 @@ def test_who_reads_which_tensor_is_private():
     assert not hasattr(chain, "operations")  # as a Functional model has
 
 
+def test_an_output_is_named_by_its_last_layer():
+    """Why `output_names` is replaced: else all have the name of a host at the output."""
+
+    class PassesOn(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    x = keras.Input((2,))
+    both = [layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(x)]
+    model = keras.Model(x, PassesOn(name="last")(both))
+    assert model.output_names == ["last", "last"]
+
+
 def second_derivative(fn):
     """Of the sum of `fn` at a point, twice in one direction, by the backend alone."""
     x = np.array([[0.5, -1.0, 2.0]])
@@ -256,7 +269,8 @@ def test_what_a_model_is_compiled_with_is_private():
     inputs = keras.Input((2,))
     outputs = {"a": layers.Dense(1)(inputs), "b": layers.Dense(1)(inputs)}
     model = keras.Model(inputs, outputs)
-    model.compile("sgd", "mse", loss_weights={"a": 0.5, "b": 2.0})
+    both = {"a": "mse", "b": "mse"}
+    model.compile("sgd", both, loss_weights={"a": 0.5, "b": 2.0})
     model.train_on_batch(np.ones((1, 2)), {"a": np.ones((1, 1)), "b": np.ones((1, 1))})
     assert not {n for n in public(model) if "loss_weight" in n or "compile_loss" in n}
     assert compat.compiled_losses(model)[1].weight == 2.0

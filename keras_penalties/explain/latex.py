@@ -39,7 +39,7 @@ def latex(formula: str) -> str:
 
     Example:
         >>> latex("½·Σᵢ≠ⱼ Cᵢⱼ²")
-        '\\frac{1}{2}\\cdot \\sum _{i\\neq j}C_{ij}^{2}'
+        '\\frac{1}{2}\\cdot \\sum _{i\\neq j} C_{ij}^{2}'
     """
     return re.sub(" +", " ", "".join(_converted(formula))).strip()
 

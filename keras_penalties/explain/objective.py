@@ -190,14 +190,13 @@ def _described(layer: Any) -> str:
 
 def _called_often(model: Any) -> set[str]:
     """The layers with a term on what they give out that stand in a graph repeatedly."""
-    outputs = {id(t.owner) for t in terms(model) if t.in_loss and t.weight is None}
+    outputs = [t for t in terms(model) if t.in_loss and t.weight is None]
+    owners = {id(t.owner) for t in outputs}
+    named = {t.target.rpartition("/")[2] for t in outputs}
     found = set()
     for part in compat.flat_layers(model):
         if isinstance(part, keras.Model) and (graph := compat.graph(part)):
             calls = Counter(id(node.operation) for node in graph[1])
-            found |= {
-                node.operation.name
-                for node in graph[1]
-                if calls[id(node.operation)] > 1 and id(node.operation) in outputs
-            }
+            often = [n.operation for n in graph[1] if calls[id(n.operation)] > 1]
+            found |= {o.name for o in often if id(o) in owners or o.name in named}
     return found

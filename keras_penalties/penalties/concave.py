@@ -59,8 +59,10 @@ class MCP(Separable):
         """`|x| − x²/(2·width)` to |x| = width, then `width/2`."""
         size = absolute(x)
         # Not as a product of two `minimum`s: XLA needs five times as long for that.
-        inner = size - 0.5 / self.width * ops.square(size)
-        return ops.where(size < self.width, inner, 0.5 * self.width)
+        curved = size < self.width
+        inner = ops.where(curved, size, ops.zeros_like(size))  # its square is finite
+        inner = inner - 0.5 / self.width * ops.square(inner)
+        return ops.where(curved, inner, 0.5 * self.width)
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The firm threshold for t < width, and else the hard one at `√(t·width)`."""

@@ -126,7 +126,8 @@ class Confidence(_OfProbabilities):
 def _sum_p_log_p(x: Tensor, from_logits: bool) -> Tensor:
     """`Σ p·log p` of each row, with p·log p = 0 at 0."""
     if from_logits:
-        log_p = ops.log_softmax(x, axis=-1)
+        # Beyond 1e30 a difference could be infinite, and 0 times that is NaN.
+        log_p = ops.log_softmax(ops.clip(x, -1e30, 1e30), axis=-1)
         return ops.sum(ops.exp(log_p) * log_p, axis=-1, keepdims=True)
     log_p = ops.log(ops.maximum(x, keras.config.epsilon()))
     return ops.sum(x * log_p, axis=-1, keepdims=True)

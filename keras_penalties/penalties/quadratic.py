@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.anchors import Anchor, anchored, refuse_start, starts
+from keras_penalties.numerics import bounded
 from keras_penalties.penalties.base import Penalty, one_step, refuse_part
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
@@ -94,8 +95,12 @@ class Quadratic(Penalty):
         return ops.moveaxis(ops.reshape(back, ahead.shape), 0, self.axis)
 
     def _turned(self, x: Tensor) -> Tensor:
-        """The vectors in the eigenvectors' basis, as columns."""
-        ahead, size = ops.moveaxis(x, self.axis, 0), len(self.matrix)
+        """The vectors in the eigenvectors' basis, as columns.
+
+        Entries beyond ±1e30, of which a sum could be NaN, count as that. Their squares
+        are infinite anyway.
+        """
+        ahead, size = ops.moveaxis(bounded(x, 1e30), self.axis, 0), len(self.matrix)
         if ahead.shape[0] != size:
             raise ValueError(
                 f"Quadratic needs {size} entries along axis {self.axis}, one for each "

@@ -171,7 +171,8 @@ class HuberL1(Separable):
     def entrywise(self, x: Tensor) -> Tensor:
         """`x²/(2·width)` to |x| = width, then `|x| − width/2`."""
         inner = ops.clip(x, -self.width, self.width)
-        return inner / self.width * (x - 0.5 * inner)
+        parabola = 0.5 / self.width * ops.square(inner)
+        return parabola + (absolute(x) - absolute(inner))
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The shrinkage inside, the soft threshold outside."""

@@ -6,6 +6,7 @@ is usual for convolution kernels.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import keras
@@ -93,10 +94,15 @@ class Spectral(Penalty):
 
         @own_gradient  # that of the SVD is not right where singular values are equal
         def whole(x: Tensor) -> tuple[Tensor, Pullback]:
-            u, s, vt = map(ops.stop_gradient, ops.svd(x, full_matrices=False))
-            counts = s > max(x.shape) * np.finfo(_dtype(x)).eps * s[0]
-            values = ops.where(counts, s, 0.0 * s)
-            value, slopes = value_and_gradient(self.penalty.value, values)
+            limits = np.finfo(_dtype(x))
+            largest = ops.max(ops.absolute(x))  # squares of more than 1e18 overflow
+            scale = ops.where(largest > 1e18, largest, ops.ones_like(largest))
+            u, s, vt = map(ops.stop_gradient, ops.svd(x / scale, full_matrices=False))
+            counts = s > max(x.shape) * limits.eps * s[0]
+            values = ops.where(counts, s * scale, 0.0 * s)
+            finite = ops.minimum(values, float(limits.max))
+            value, slopes = value_and_gradient(self.penalty.value, finite)
+            value = ops.where(ops.all(values == finite), value, math.inf)
             slopes = ops.where(counts, slopes, 0.0 * s)
             return value, lambda upstream: ops.matmul(u * (upstream * slopes), vt)
 

@@ -96,8 +96,9 @@ class Acyclicity(Penalty):
 
     x is the adjacency matrix of d nodes and ∘ the product of entries: 0 if and only if
     no path leads back to where it began, self-loops included. Exact up to rounding, by
-    scaling and squaring, also where it is near 0; it stops growing at the largest
-    number of the dtype. The gradient is `2x∘exp(x∘x)ᵀ`; there is no second derivative.
+    scaling and squaring, also where it is near 0. Beyond the largest number of the
+    dtype it is infinite, never NaN. The gradient is `2x∘exp(x∘x)ᵀ`, held at a tenth of
+    that number; there is no second derivative.
 
     Args:
         strength: The multiplier, 0 or more. Default 0.01.
@@ -129,11 +130,9 @@ class Acyclicity(Penalty):
                 f"{tuple(x.shape)}"
             )
         largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
-        rest = _expm1(ops.square(ops.clip(x, -1e9, 1e9)), largest)
+        rest, trace = _expm1(ops.square(ops.clip(x, -1e9, 1e9)), largest)
         slope = 2.0 * ops.transpose(rest + ops.eye(x.shape[0], dtype=x.dtype)) * x
-        return with_gradient(
-            ops.trace(rest), x, ops.clip(slope, -0.1 * largest, 0.1 * largest)
-        )
+        return with_gradient(trace, x, ops.clip(slope, -0.1 * largest, 0.1 * largest))
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -145,11 +144,14 @@ class Acyclicity(Penalty):
         return [(3, 3), (4, 4)]
 
 
-def _expm1(a: Tensor, largest: float, halvings: int = 12, terms: int = 8) -> Tensor:
-    """`exp(a) − I` of a matrix without negative entries, so that nothing cancels.
+def _expm1(
+    a: Tensor, largest: float, halvings: int = 12, terms: int = 8
+) -> tuple[Tensor, Tensor]:
+    """`exp(a) − I` of a matrix without negative entries, and its trace.
 
-    A Taylor series of `a / 2¹²`, then `exp(2b) − I = 2·(exp(b) − I) + (exp(b) − I)²`.
-    Factors are held where their product can't overflow.
+    A Taylor series of `a / 2¹²`, then `exp(2b) − I = 2·(exp(b) − I) + (exp(b) − I)²`,
+    where nothing cancels. Factors are held where their product can't overflow, except
+    for the trace, which may be infinite.
     """
     bound = (0.1 * largest / a.shape[0]) ** 0.5
 
@@ -160,6 +162,7 @@ def _expm1(a: Tensor, largest: float, halvings: int = 12, terms: int = 8) -> Ten
     result = a
     for k in range(terms, 1, -1):
         result = a + product(a, result) / k
-    for _ in range(halvings):
+    for _ in range(halvings - 1):
         result = 2.0 * result + product(result, result)
-    return result
+    trace = 2.0 * ops.trace(result) + ops.sum(result * ops.transpose(result))
+    return 2.0 * result + product(result, result), trace

@@ -14,6 +14,12 @@ class HasOneExample(MCP):
         return [cls(0.5)]
 
 
+@caught_by("the_defaults_are_those_of_the_docs")
+class HasAnotherDefault(MCP):
+    def __init__(self, strength=0.01, width=2.0):
+        super().__init__(strength, width)
+
+
 @caught_by("every_argument_has_an_effect")
 class ForgetsItsWidth(MCP):
     def __init__(self, strength=0.01, width=1.0):

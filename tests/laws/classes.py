@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +63,24 @@ def every_argument_is_varied_by_the_examples(cls: Any) -> None:
         if len({varied(config[name]) for config in found}) < 2
     ]
     assert constant == []
+
+
+@law(book=CLASS_LAWS)
+def the_defaults_are_those_of_the_docs(cls: Any) -> None:
+    """Each number and each bool has its default in the docstring, and it is right."""
+    for name, parameter in inspect.signature(cls).parameters.items():
+        default = parameter.default
+        if name in INHERITED or not isinstance(default, int | float):
+            continue
+        about = re.search(
+            rf"^    {name}: (.*?)(?=^    \S|^\S|\Z)",
+            inspect.getdoc(cls) or "",
+            re.MULTILINE | re.DOTALL,
+        )
+        assert about, f"{cls.__name__} does not document `{name}`"
+        said = re.search(r"Default\s+`?([^\s`]+?)[`.,:;]*(\s|$)", about[1])
+        assert said, f"{cls.__name__} does not say the default of `{name}`"
+        assert ast.literal_eval(said[1]) == default, (cls.__name__, name)
 
 
 @law(lambda cls: bool(own_arguments(cls)), book=CLASS_LAWS)
