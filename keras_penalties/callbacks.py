@@ -40,7 +40,9 @@ class LogTerms(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Add the terms to the logs, which later callbacks see."""
         for info in terms(self.model):
-            if logs is not None and (value := info.present()) is not None:
+            if info.host == "layer" or logs is None:
+                continue
+            if (value := info.present()) is not None:
                 logs[info.name] = value
                 if info.term is not None and info.term.strength.logged:
                     logs[f"{info.name}_strength"] = info.strength

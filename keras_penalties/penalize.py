@@ -101,7 +101,6 @@ def penalize(
     }
     name = unused("model_penalty", {layer.name for layer in model.layers})
     host = ModelPenalty(found, log, name=name)
-    host.expect(weights)
     outputs = host(function.output, targets) if targets else host(function.output)
     return _made_again(model, function.input, outputs)
 

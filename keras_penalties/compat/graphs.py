@@ -15,7 +15,7 @@ Compaction follows the tensors, and the host of `penalize` finds the weights bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -83,9 +83,9 @@ def calls(layer: Any) -> list[Any]:
     return list(part_of(layer, "_inbound_nodes", _FEATURE))
 
 
-def layers_before(layer: Any) -> Iterator[Any]:
-    """The layers that what a layer is called on was made by, in all its graphs."""
-    todo = [t for call in calls(layer) for t in reversed(call.input_tensors)]
+def layers_before(tensors: Iterable[Any]) -> Iterator[Any]:
+    """The layers that symbolic tensors were made by."""
+    todo = list(tensors)
     seen: set[int] = set()
     while todo:
         call, _ = origin(todo.pop())

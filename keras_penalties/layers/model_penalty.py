@@ -75,12 +75,19 @@ class ModelPenalty(PenaltyLayer):
         self.log = checks.one_of("log", log, LOG_OPTIONS)
         # In a namespace, where Keras does not look for layers to track and to save.
         self._before = SimpleNamespace(calls=0, layers={})
-        self._weight_shapes = SimpleNamespace(by_address={})
         pairs = [pair for rule in self.rules for pair in _terms_of_rule(rule)]
         entries = None
         if self.log != "weight":
             entries = [entry if self.log else None for _, entry in pairs]
         self._declare([term for term, _ in pairs], entries)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of any layer. `build`, in the first call, finds the weights by it."""
+        tensors = keras.tree.flatten(inputs)
+        if not self.built and all(map(keras.utils.is_keras_tensor, tensors)):
+            found = layers_by_address(compat.layers_before(tensors))
+            self._before = SimpleNamespace(calls=0, layers=found)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any, targets: Any = None, training: Any = None) -> Any:
         """`inputs`, what the model gives out, the terms added to the loss."""
@@ -108,13 +115,9 @@ class ModelPenalty(PenaltyLayer):
         """The mask of each output, unchanged."""
         return mask
 
-    def expect(self, weights: Mapping[str, Variable]) -> None:
-        """Learn the shapes of the weights before the graph is there, for anchors."""
-        self._weight_shapes.by_address = {a: tuple(w.shape) for a, w in weights.items()}
-
-    def _target_shape(self, term: Term) -> Any:
-        known = self._weight_shapes.by_address.get(self.target_path(term))
-        return super()._target_shape(term) if known is None else known
+    def target_weight(self, term: Term) -> Variable | None:
+        """The weight at the term's address."""
+        return self.weights_found().get(term)
 
     def weights_found(self) -> dict[Term, Variable]:
         """The weights of the terms on weights, except of those that are gone."""
@@ -130,10 +133,11 @@ class ModelPenalty(PenaltyLayer):
 
     def _layers_before(self) -> dict[str, Any]:
         """The layers before this one, by address."""
-        calls = len(compat.calls(self))
-        if self._before.calls != calls:
-            found = layers_by_address(compat.layers_before(self))
-            self._before = SimpleNamespace(calls=calls, layers=found)
+        calls = compat.calls(self)
+        if self._before.calls != len(calls):
+            tensors = [t for call in calls for t in reversed(call.input_tensors)]
+            found = layers_by_address(compat.layers_before(tensors))
+            self._before = SimpleNamespace(calls=len(calls), layers=found)
         layers: dict[str, Any] = self._before.layers
         return layers
 
