@@ -171,7 +171,8 @@ def answer(question: dict[str, Any]) -> Any:
             if group is None or name not in ("", wanted):
                 same = by_name.get(wanted, [])
                 group = same[0] if len(same) == 1 else None
-            found.append({} if group is None else arrays(group))
+            empty = group is None
+            found.append(({}, 0) if empty else (arrays(group), len(group)))
         return found
 
 

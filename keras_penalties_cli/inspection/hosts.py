@@ -12,6 +12,7 @@ from keras_penalties_cli.inspection.saved import (
     OURS,
     Json,
     Saved,
+    is_array,
     listed,
     mapping,
     number,
@@ -48,8 +49,8 @@ class Term:
                 return f"{built:.4g}"
             if self.now is None:
                 return f"built with {built:.4g}"
-            same = abs(self.now - built) <= 1e-6 * abs(built)
-            return f"{self.now:.4g}" + ("" if same else f", built with {built:.4g}")
+            other = f", built with {built:.4g}" if _differs(self, self.now) else ""
+            return f"{self.now:.4g}{other}"
         if kind is None:
             return "-"
         if kind.is_ours("Target", "Learned"):
@@ -57,6 +58,12 @@ class Term:
             return f"{known} ({kind.name})"
         step = "not read" if self.step is None else f"{self.step:,}"
         return f"{kind.name}, step {step}"
+
+
+def _differs(term: Term, now: float) -> bool:
+    """Whether a constant strength is not any more what it was, in float32."""
+    built = number(term.given)
+    return built is not None and not abs(now - built) <= 1e-6 * abs(built)
 
 
 def parts(penalty: Json) -> Iterator[Json]:
@@ -109,6 +116,17 @@ def _penalized(layer: Saved) -> list[Term]:
     return found
 
 
+def _model_penalty(layer: Saved) -> list[Term]:
+    found = []
+    for rule in map(mapping, listed(layer.config.get("rules"))):
+        penalty = rule.get("penalty")
+        for address in map(word, listed(rule.get("weights"))):
+            found += terms_of(penalty, address, address, weight=address)
+        for address in map(word, listed(rule.get("outputs"))):
+            found += terms_of(penalty, f"{address}/output", address)
+    return found
+
+
 def _added_loss(layer: Saved) -> list[Term]:
     loss, strength = layer.config.get("loss"), layer.config.get("strength")
     return [Term(layer.own_name, "layer", loss, layer.own_name, strength)]
@@ -132,6 +150,7 @@ def _of_derivative(layer: Saved) -> list[Term]:
 HOSTS: Mapping[str, Callable[[Saved], list[Term]]] = {
     "ActivityPenalty": _activity,
     "Penalized": _penalized,
+    "ModelPenalty": _model_penalty,
     "AddLoss": _added_loss,
     "Contractive": _of_derivative,
     "GradientPenalty": _of_derivative,
@@ -140,6 +159,8 @@ HOSTS: Mapping[str, Callable[[Saved], list[Term]]] = {
     "VirtualAdversarial": _of_derivative,
 }
 """The terms of each layer of this package that has any."""
+OPTIMIZERS = ("Proximal", "Penalizing")
+"""The optimizers of this package that have terms, by patterns."""
 
 
 def hosted(layer: Saved) -> list[Term]:
@@ -212,8 +233,27 @@ def _with_strength(
     return replace(term, now=now)
 
 
-def in_proximal(optimizer: Saved, weights: Stored) -> list[Term]:
-    """The terms of a `Proximal`, one for each part of the penalty on a pattern.
+def arrays_of(term: Term) -> int:
+    """How many arrays the term's host keeps, which the config has not."""
+    penalty, stack, count = saved(term.penalty), [term.penalty], 0
+    if penalty is not None and penalty.config.get("values") == "start":
+        count = 1
+    while stack:
+        node = stack.pop()
+        count += is_array(node)
+        if isinstance(node, dict):
+            stack.extend(node.values())
+    return count
+
+
+def lacks_arrays(terms: list[Term], weights: Stored) -> bool:
+    """Whether a layer's weights are too few for the arrays of its terms."""
+    needed = sum(map(arrays_of, terms))
+    return needed > 0 and weights.count < needed + 2
+
+
+def in_optimizer(optimizer: Saved, weights: Stored) -> list[Term]:
+    """The terms of an optimizer, one for each part of the penalty on a pattern.
 
     A pattern is shown, and never matched: an expression that was made to harm takes
     any time.
@@ -221,13 +261,17 @@ def in_proximal(optimizer: Saved, weights: Stored) -> list[Term]:
     found: list[Term] = []
     for pattern, penalty in mapping(optimizer.config.get("penalties")).items():
         found += terms_of(penalty, word(pattern), word(pattern), "optimizer")
-    last = max(weights.arrays, default=-1)
-    vector, step = weights.vector(last), weights.number(0)
+    # The strengths come last, but for the arrays.
+    arrays = sum(map(arrays_of, found))
+    vector = weights.vector(weights.count - 1 - arrays)
+    step = weights.number(0)
     if not found or not vector or len(vector) % len(found):
         return found
-    several = mapping(optimizer.config.get("penalties"))
-    if len(vector) > len(found) and len(several) > 1:
+    several = len(mapping(optimizer.config.get("penalties"))) > 1 or arrays
+    if len(vector) > len(found) and several:
         return found  # which weight a strength is of depends on the patterns
+    if arrays and any(map(_differs, found, vector)):
+        return found  # perhaps an array, if a pattern fits several weights
     columns = [set(vector[n :: len(found)]) for n in range(len(found))]
     return [
         _with_strength(term, column.pop(), step) if len(column) == 1 else term

@@ -10,10 +10,12 @@ from typing import Any
 from keras_penalties_cli.catalogue import snake_case
 from keras_penalties_cli.inspection.archive import SavedModel
 from keras_penalties_cli.inspection.hosts import (
+    OPTIMIZERS,
     Term,
     hosted,
-    in_proximal,
+    in_optimizer,
     in_slots,
+    lacks_arrays,
     layers_inside,
     with_strengths,
 )
@@ -50,6 +52,8 @@ class Found:
     path: str
     """Where its weights lie in the file, as far as the config says."""
     frozen: bool
+    address: str = ""
+    """The layers' names from the model's own layers down."""
 
 
 def layers(node: Saved, path: str = "", frozen: bool = False) -> Iterator[Found]:
@@ -59,7 +63,7 @@ def layers(node: Saved, path: str = "", frozen: bool = False) -> Iterator[Found]
     """
     seen: set[int] = set()
 
-    def visit(found: Saved, path: str, frozen: bool) -> Iterator[Found]:
+    def visit(found: Saved, path: str, frozen: bool, above: str) -> Iterator[Found]:
         shared = found.node.get("shared_object_id")
         if isinstance(shared, int):
             if shared in seen:
@@ -67,14 +71,16 @@ def layers(node: Saved, path: str = "", frozen: bool = False) -> Iterator[Found]
             seen.add(shared)
         frozen = frozen or found.config.get("trainable") is False
         frozen = frozen or found.is_ours("Frozen")
-        yield Found(found, path, frozen)
+        name = "" if found is node else found.own_name
+        address = f"{above}/{name}" if above and name else above or name
+        yield Found(found, path, frozen, address)
         inside = layers_inside(found) or found.config
         for name, value in inside.items():
             if name not in _NO_PARTS:
                 for inner, its_path in _with_paths(word(name), value, path):
-                    yield from visit(inner, its_path, frozen)
+                    yield from visit(inner, its_path, frozen, address)
 
-    yield from visit(node, path, frozen)
+    yield from visit(node, path, frozen, "")
 
 
 def _with_paths(name: str, value: Json, path: str) -> Iterator[tuple[Saved, str]]:
@@ -113,14 +119,23 @@ def terms_and_faults(model: SavedModel) -> tuple[list[Term], list[str]]:
         id(found.layer): with_strengths(terms, of)
         for (found, terms), of in zip(with_terms, weights, strict=False)
     }
+    faults += [
+        f"The arrays that the terms of '{found.layer.own_name}' need: the config "
+        "leaves them to the weights, and the weights lack them."
+        for (found, terms), of in zip(with_terms, weights, strict=False)
+        if model.weights is not None and not faults and lacks_arrays(terms, of)
+    ]
+    by_address: dict[str, Found] = {}
+    for found in all_layers:
+        by_address.setdefault(found.address, found)
     terms: list[Term] = []
     for found in all_layers:
         for term in (*by_layer.get(id(found.layer), ()), *in_slots(found.layer)):
-            still = term.weight and _is_frozen(found, term.weight)
+            still = term.weight and _is_frozen(found, term.weight, by_address)
             terms.append(replace(term, acts=not still))
     for (optimizer, _), of in zip(wrappers, weights[len(with_terms) :], strict=True):
-        if optimizer.is_ours("Proximal"):
-            terms += in_proximal(optimizer, of)
+        if optimizer.is_ours(*OPTIMIZERS):
+            terms += in_optimizer(optimizer, of)
     missing = [t.name for t in terms if t.host != "slot" and _is_unknown(t)]
     if missing and not faults and not model.unread:
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
@@ -151,8 +166,19 @@ def _weights(
     return found, []
 
 
-def _is_frozen(found: Found, weight: str) -> bool:
-    """Whether a weight of the layer, or of a layer inside it, is not trained."""
+def _is_frozen(found: Found, weight: str, by_address: Mapping[str, Found]) -> bool:
+    """Whether a weight of the layer, or of a layer inside it, is not trained.
+
+    A `ModelPenalty` names weights of the layers beside it.
+    """
+    if found.layer.is_ours("ModelPenalty"):
+        owner, _, last = weight.rpartition("/")
+        beside = found.address.rpartition("/")[0]
+        owner = f"{beside}/{owner}" if beside else owner
+        while owner and owner not in by_address:
+            owner = owner.rpartition("/")[0]
+        there = by_address.get(owner)
+        return there is not None and (there.frozen or _is_adapted(there, last))
     if found.frozen:
         return True
     inner = saved(found.layer.config.get("layer"))
@@ -163,20 +189,24 @@ def _is_frozen(found: Found, weight: str) -> bool:
     ]
     if any(f.frozen for f in on_the_way):
         return True
-    # Low-rank adaptation trains two small matrices in the kernel's place.
-    adapted = on_the_way[-1].layer.config.get("lora_rank") is not None
-    return adapted and last in ("kernel", "embeddings")
+    return _is_adapted(on_the_way[-1], last)
+
+
+def _is_adapted(found: Found, weight: str) -> bool:
+    """Whether low-rank adaptation trains two small matrices in the weight's place."""
+    adapted = found.layer.config.get("lora_rank") is not None
+    return adapted and weight in ("kernel", "embeddings")
 
 
 def _optimizers(model: SavedModel) -> Iterator[tuple[Saved, str]]:
     """The optimizer and those inside it, and where the innermost numbers lie.
 
-    Of a `Proximal` that is where its inner optimizer's numbers lie.
+    Of one of this package that is where its inner optimizer's numbers lie.
     """
     found = saved(compiled(model).get("optimizer"))
     path = "optimizer"
     while found is not None:
-        inner = "inner" if found.is_ours("Proximal") else "inner_optimizer"
+        inner = "inner" if found.is_ours(*OPTIMIZERS) else "inner_optimizer"
         path = f"{path}/{inner}"
         within = saved(found.config.get(inner))
         if within is not None:

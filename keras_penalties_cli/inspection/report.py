@@ -91,7 +91,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['file']}: {model['class']}{name}{version}{date}"
     yield from _section("Data losses", map(_loss_line, report["losses"]))
     if not report["losses"]:
-        yield "\nThe file names no data loss: the model was not compiled."
+        yield from ("", "The file names no data loss: the model was not compiled.")
     if report["terms"]:
         head = ("term", "strength", "target", "host", "acts", "penalty")
         rows = [
@@ -107,7 +107,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         ]
         yield from _section("Terms", _table([head, *rows]))
     else:
-        yield "\nNo penalty and no regularizer is in the config."
+        yield from ("", "No penalty and no regularizer is in the config.")
     yield from _section("Optimizer", map(_optimizer_line, report["optimizers"]))
     yield from _section("To know before loading", (n["text"] for n in report["notes"]))
     yield from _section("Not read", report["unread"])

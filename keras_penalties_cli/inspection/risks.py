@@ -105,13 +105,6 @@ def _of_object(node: Saved, root: Saved) -> Iterator[Note]:
         yield _custom(node.name, "It is not registered: load")
     if node is not root and not node.is_keras and not node.is_ours():
         yield from _of_foreign_layer(node, root)
-    anchored = node.is_ours("ToReference") and node.config.get("values") is None
-    if anchored and "values" in node.config:
-        yield Note(
-            "lost",
-            "The values that a ToReference stays near are not in the config: they "
-            "must be in the weights, or the term is without an anchor.",
-        )
 
 
 def _of_keras(node: Saved) -> Iterator[Note]:

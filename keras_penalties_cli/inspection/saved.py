@@ -100,6 +100,11 @@ def word(node: Json) -> str:
     return node[:MAX_WORD] if isinstance(node, str) else ""
 
 
+def is_array(node: Json) -> bool:
+    """Whether the part stands for an array that lies in the weights."""
+    return isinstance(node, dict) and node.keys() == {"shape", "digest"}
+
+
 def printable(text: str) -> str:
     """The text without what would move or colour a terminal's cursor."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -128,6 +133,8 @@ def _shown(node: Json, depth: int, without: tuple[str, ...] = ()) -> str:
             if name not in _UNSAID and name not in without and value is not None
         }
         return f"{found.name}({_pairs(kept, depth, '=')})"
+    if is_array(node):
+        return f"<array of shape {_shown(node['shape'], depth + 1)}>"
     if isinstance(node, dict):
         return f"{{{_pairs(node, depth, ': ')}}}"
     value = number(node)

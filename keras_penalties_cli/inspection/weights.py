@@ -34,6 +34,8 @@ class Stored:
     """The small weights that one layer or optimizer holds itself, by their place."""
 
     arrays: Mapping[int, float | list[float]]
+    count: int = 0
+    """How many weights there are, large ones too."""
 
     def number(self, place: int) -> float | None:
         """A single number, or None if there is none."""
@@ -54,7 +56,9 @@ def stored(place: Place, owners: Sequence[tuple[str, str]]) -> list[Stored] | No
     found = _asked(place, {"owners": list(owners)})
     if not isinstance(found, list) or len(found) != len(owners):
         return None
-    return [Stored({int(n): x for n, x in arrays.items()}) for arrays in found]
+    return [
+        Stored({int(n): x for n, x in arrays.items()}, count) for arrays, count in found
+    ]
 
 
 def legacy_configs(place: Place, limit: int) -> dict[str, str] | None:
