@@ -17,12 +17,12 @@ def spread_mask(mask: Any, x: Tensor) -> Tensor:
         ValueError: if the mask's shape is not that of the first axes of `x`.
     """
     mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-    pairs = list(zip(mask.shape, x.shape, strict=False))
+    given, shape = tuple(mask.shape), tuple(x.shape)
+    pairs = zip(given, shape, strict=False)
     agree = all(a == b or None in (a, b) for a, b in pairs)
-    if not mask.shape or len(mask.shape) > len(x.shape) or not agree:
-        expected = f"the first axes of an output of shape {tuple(x.shape)}"
-        checks.refuse("mask", expected, tuple(mask.shape))
-    for _ in range(len(x.shape) - len(mask.shape)):
+    if not 0 < len(given) <= len(shape) or not agree:
+        checks.refuse("mask", f"the first axes of an output of shape {shape}", given)
+    for _ in range(len(shape) - len(given)):
         mask = ops.expand_dims(mask, -1)
     return mask
 

@@ -6,7 +6,6 @@ is usual for convolution kernels.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Self
 
 import keras
@@ -14,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.autodiff import own_gradient, value_and_gradient
+from keras_penalties.autodiff import gradient, own_gradient
 from keras_penalties.compiling import compiled
 from keras_penalties.numerics import as_matrix, norm
 from keras_penalties.penalties.base import Penalty, Separable, one_step
@@ -100,9 +99,11 @@ class Spectral(Penalty):
             u, s, vt = map(ops.stop_gradient, ops.svd(x / scale, full_matrices=False))
             counts = s > max(x.shape) * limits.eps * s[0]
             values = ops.where(counts, s * scale, 0.0 * s)
-            finite = ops.minimum(values, float(limits.max))
-            value, slopes = value_and_gradient(self.penalty.value, finite)
-            value = ops.where(ops.all(values == finite), value, math.inf)
+            value = self.penalty.value(values)
+            # Of smaller ones, so that no slope is infinite.
+            slopes = gradient(
+                self.penalty.value, ops.minimum(values, 0.1 * float(limits.max))
+            )
             slopes = ops.where(counts, slopes, 0.0 * s)
             return value, lambda upstream: ops.matmul(u * (upstream * slopes), vt)
 

@@ -52,7 +52,7 @@ def extremes_are_never_nan(p: Penalty) -> None:
         with np.errstate(over="ignore"):
             small = value(p, x, "float32"), slope(p, x, "float32")
         assert not any(np.any(np.isnan(found)) for found in small), x
-        if PRECISE:
+        if PRECISE and np.max(np.abs(x)) < 1e38:
             for found, true in zip(small, (value(p, x), slope(p, x)), strict=True):
                 sure = np.abs(true) < 1e37
                 assert np.all(np.isfinite(found) | ~sure), x
