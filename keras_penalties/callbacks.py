@@ -28,7 +28,8 @@ class LogTerms(keras.callbacks.Callback):
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
-        >>> model = keras.Sequential([keras.layers.Dense(1, name="line")])
+        >>> line = keras.layers.Dense(1, name="line")
+        >>> model = keras.Sequential([keras.Input((1,)), line])
         >>> optimizer = kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"})
         >>> model.compile(optimizer, "mse")
         >>> x = np.ones((4, 1))

@@ -40,14 +40,14 @@ def test_each_kind_of_literal():
 def test_a_package_may_have_any_name():
     @kp.register(package="my-own.pack age")
     class Cubed(kp.penalties.Penalty):
-        def value(self, x):
+        def compute_value(self, x):
             return keras.ops.sum(keras.ops.abs(x) ** 3)
 
     assert isinstance(kp.get("my-own.pack age>Cubed"), Cubed)
 
     @kp.register(package="my-own.pack")
     class Fourth(kp.penalties.Penalty):
-        def value(self, x):
+        def compute_value(self, x):
             return keras.ops.sum(x**4)
 
     assert kp.get("l1(0.5) + my-own.pack>Fourth(2)").parts()[1].strength == 2.0

@@ -250,8 +250,9 @@ def test_the_terms_of_each_layer(tmp_path, cls):
 def plain_model():
     x = keras.Input((8, 8, 1), name="image")
     some = {"kernel_regularizer": keras.regularizers.L1L2(0.1, 0.2)}
-    h = keras.layers.Conv2D(2, 3, **some)(x)
-    h = keras.layers.BatchNormalization(gamma_regularizer="l2")(h)
+    h = keras.layers.Conv2D(2, 3, name="conv2d", **some)(x)
+    norm = "batch_normalization"
+    h = keras.layers.BatchNormalization(gamma_regularizer="l2", name=norm)(h)
     h = keras.layers.Reshape((6, 12))(h)
     h = keras.layers.LSTM(3, recurrent_regularizer="l1", name="lstm")(h)
     a, b = (keras.layers.Dense(2, name=name)(h) for name in "ab")

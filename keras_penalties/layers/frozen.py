@@ -32,8 +32,8 @@ class Frozen(LayerFromSignature):
         >>> import keras, numpy as np, keras_penalties as kp
         >>> teacher = keras.Sequential([keras.layers.Dropout(0.5)])
         >>> frozen = kp.layers.Frozen(teacher)
-        >>> frozen(np.ones((1, 3)), training=True).shape, frozen.trainable
-        ((1, 3), False)
+        >>> frozen(np.ones((1, 3)), training=True).shape[-1], frozen.trainable
+        (3, False)
 
     Raises:
         ValueError: if `layer` is no Keras layer.

@@ -55,7 +55,8 @@ class Penalizing(PenaltyOptimizer):
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
-        >>> model = keras.Sequential([keras.layers.Dense(1, name="line")])
+        >>> line = keras.layers.Dense(1, name="line")
+        >>> model = keras.Sequential([keras.Input((1,)), line])
         >>> inner = keras.optimizers.SGD(0.1)
         >>> optimizer = kp.optimizers.Penalizing(inner, {"kernel": "l2(0.5)"})
         >>> model.compile(optimizer, loss="mse")

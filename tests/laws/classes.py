@@ -21,8 +21,8 @@ from laws import layers, losses, strengths
 from laws.book import CLASS_LAWS, array, law, prox, value
 
 SQUARE = np.random.default_rng(6).standard_normal((4, 4))
-INHERITED = {"name", "reduction", "dtype", "trainable"}
-"""Arguments of Keras' own base classes, which the other laws vary themselves."""
+INHERITED = {"name", "reduction", "dtype", "trainable", "ignore"}
+"""Arguments that many classes share, which the other laws vary themselves."""
 OF_PENALTIES = {"strength"}
 """Only a multiplier, which the laws of the penalties vary themselves."""
 WITHOUT_EFFECT_HERE = {
