@@ -193,7 +193,7 @@ def test_who_reads_which_tensor_is_private():
 
 
 def test_an_output_is_named_by_its_last_layer():
-    """Why `output_names` is replaced: else all have the name of a host at the output."""
+    """Why `output_names` is replaced: all would have the name of the host."""
 
     class PassesOn(layers.Layer):
         def call(self, inputs):
