@@ -184,6 +184,7 @@ class Doubling(keras.Model):
     """A functional model whose data loss counts twice."""
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True) -> Any:
+        y = keras.ops.convert_to_tensor(y)
         return 2 * keras.ops.mean((y - y_pred) ** 2) + sum(self.losses)
 
 
