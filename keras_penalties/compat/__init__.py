@@ -35,6 +35,7 @@ from keras_penalties.compat.losses import (
     loss_function,
     loss_name,
     own_losses,
+    slot_divides,
 )
 from keras_penalties.compat.masks import carry_mask, keras_mask
 from keras_penalties.compat.names import add_string_names, string_names
@@ -92,6 +93,7 @@ __all__ = [
     "portable_optimizer",
     "replica_share",
     "replicated",
+    "slot_divides",
     "string_names",
     "sync_state",
     "undistributed",

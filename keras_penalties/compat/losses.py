@@ -10,10 +10,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_penalties.compat.private import part_of
 
@@ -89,6 +92,19 @@ def loss_name(loss: Any) -> str:
 def loss_arguments(loss: Any) -> dict[str, Any]:
     """What a loss of Keras hands to its function: its config leaves some out."""
     return dict(getattr(loss, "_fn_kwargs", {}))
+
+
+@functools.cache
+def slot_divides() -> bool:
+    """Whether an activity slot divides by the batch size, as from Keras 3.14 on."""
+    layer = keras.layers.Activation("linear", activity_regularizer=_Sum())
+    layer(np.ones((2, 1), "float32"))
+    return float(ops.convert_to_numpy(layer.losses[0])) < 2.0
+
+
+class _Sum(keras.regularizers.Regularizer):
+    def __call__(self, x: Any) -> Any:
+        return ops.sum(x)
 
 
 def own_losses(layer: Any) -> list[Any]:

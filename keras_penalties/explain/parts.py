@@ -125,7 +125,9 @@ def term_part(term: TermInfo) -> Part:
         name=term.name,
         formula=found or f"{_name(term.penalty)}(x)",
         factor=1.0 if term.evaluated is None else term.evaluated,
-        per_sample=term.weight is None and term.host != "optimizer" and not statistic,
+        per_sample=term.weight is None
+        and not statistic
+        and (term.host == "layer" or compat.slot_divides()),
         where=_meanings({**where, **values}),
         constant=_constant(term),
         constraint=constraint,
