@@ -29,13 +29,13 @@ class LogTerms(keras.callbacks.Callback):
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
         >>> line = keras.layers.Dense(1, name="line")
-        >>> model = keras.Sequential([keras.Input((1,)), line])
+        >>> model = keras.Sequential([line], name="net")
         >>> optimizer = kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"})
         >>> model.compile(optimizer, "mse")
         >>> x = np.ones((4, 1))
         >>> history = model.fit(x, x, verbose=0, callbacks=[kp.callbacks.LogTerms()])
         >>> sorted(history.history)
-        ['line_kernel_l2', 'loss']
+        ['loss', 'net_line_kernel_l2']
     """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

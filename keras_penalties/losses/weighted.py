@@ -187,7 +187,7 @@ class ClassWeighted(FeatureLoss):
         weights = [1.0, 0.5, 0.0, 2.0]
         return [
             cls(crossentropy, weights),
-            cls("multiclass_hinge", weights),
+            cls("multiclass_hinge", weights[::-1]),
             cls("asymmetric_loss", [[1.0, 3.0], [0.5, 1.0], [0.0, 2.0]], True),
         ]
 

@@ -56,7 +56,7 @@ class Penalizing(PenaltyOptimizer):
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
         >>> line = keras.layers.Dense(1, name="line")
-        >>> model = keras.Sequential([keras.Input((1,)), line])
+        >>> model = keras.Sequential([line], name="net")
         >>> inner = keras.optimizers.SGD(0.1)
         >>> optimizer = kp.optimizers.Penalizing(inner, {"kernel": "l2(0.5)"})
         >>> model.compile(optimizer, loss="mse")
@@ -65,8 +65,8 @@ class Penalizing(PenaltyOptimizer):
         >>> round(float(model.get_weights()[0][0, 0]), 3)
         2.0
         >>> print(kp.terms(model))
-        term            strength  penalty  target       host       acts
-        line_kernel_l2  0.5       L2       line/kernel  optimizer  yes
+        term                strength  penalty  target           host       acts
+        net_line_kernel_l2  0.5       L2       net/line/kernel  optimizer  yes
     """
 
     proximal = False
