@@ -92,11 +92,14 @@ def problems(entry: Entry) -> list[str]:
 
 
 def _explained(cls: type, argument: str) -> bool:
-    """Whether a class explains an argument, or says `**kwargs` and a base does."""
+    """Whether a class explains an argument, or takes it as a base that explains it.
+
+    A class takes arguments as its base does if it has no constructor of its own, or
+    says so of its `**kwargs`.
+    """
     docs = [inspect.cleandoc(base.__doc__ or "") for base in cls.__mro__]
-    if _explains(docs[0], argument) or not _explains(docs[0], "**kwargs"):
-        return _explains(docs[0], argument)
-    return any(_explains(doc, argument) for doc in docs[1:])
+    passes = "__init__" not in vars(cls) or _explains(docs[0], "**kwargs")
+    return any(_explains(doc, argument) for doc in (docs if passes else docs[:1]))
 
 
 def _explains(doc: str, argument: str) -> bool:

@@ -24,8 +24,7 @@ class GaussianCRPS(_LocationScale):
     `σ·[z·(2Φ(z) − 1) + 2φ(z) − 1/√π]`, `z = (y − m)/σ`. It grows as the absolute error
     where the likelihood grows as the square, and is that error where σ nears 0.
 
-    Args:
-        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
+    It takes the options of `Loss`: `name`, `reduction`, `dtype` and `ignore`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all means m, then all `log σ`, which are held within

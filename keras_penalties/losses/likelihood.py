@@ -89,8 +89,7 @@ class LaplaceNLL(_LocationScale):
 
     With a constant scale it is the absolute error; here the scale is learned with it.
 
-    Args:
-        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
+    It takes the options of `Loss`: `name`, `reduction`, `dtype` and `ignore`.
 
     Shapes: `y_true` (batch, ..., features), or (batch, ...) for one feature. `y_pred`
     (batch, ..., 2 * features): all medians m, then all `log b`, which are held within

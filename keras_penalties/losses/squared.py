@@ -17,8 +17,7 @@ class HalfSumSquaredError(FeatureLoss):
     Its gradient is the plain residual. Keras' `MeanSquaredError` is twice this divided
     by the number of features. `reduction="sum"` is the textbook's sum over all samples.
 
-    Args:
-        **kwargs: `name`, `reduction`, `dtype` and `ignore`, as in `Loss`.
+    It takes the options of `Loss`: `name`, `reduction`, `dtype` and `ignore`.
 
     Shapes: `y_true` and `y_pred` (batch, ..., features), or (batch,) on either side;
     the result is (batch, ...) before the reduction.
