@@ -430,7 +430,8 @@ class WeighsAlongTheLastAxis(HalfSumSquaredError):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None and sample_weight.shape == y_pred.shape[1:2]:
-            sample_weight = sample_weight + ops.zeros(y_pred.shape[:-1])
+            weight = ops.convert_to_tensor(sample_weight)
+            sample_weight = ops.broadcast_to(weight, y_pred.shape[:-1])
         return super().__call__(y_true, y_pred, sample_weight)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 
 import keras
@@ -289,13 +288,20 @@ def test_alike_and_equal_by_digest():
     assert not loaded.alike(other)
 
 
-def test_a_million_numbers_are_compared_fast():
+def test_a_million_numbers_are_compared_as_arrays(monkeypatch):
+    """And not by the JSON of a config, which takes seconds."""
+    dumps = json.dumps
+
+    def short(value, **options):
+        text = dumps(value, **options)
+        assert len(text) < 10_000
+        return text
+
+    monkeypatch.setattr(json, "dumps", short)
     array = RNG.normal(size=(1000, 1000)).astype("float32")
     one, two = P.ToReference(1.0, array), P.ToReference(1.0, array)
-    began = time.perf_counter()
     assert one == two
     assert one.alike(two)
-    assert time.perf_counter() - began < 0.5  # as JSON it takes some seconds
 
 
 @pytest.mark.parametrize(
@@ -346,8 +352,8 @@ def test_errors_are_short():
         assert len(str(error.value)) < 2000
 
 
-def test_a_million_weights_are_saved_and_loaded_as_weights_are(tmp_path):
-    array, times, sizes = RNG.normal(size=(1000, 1000)).astype("float32"), {}, {}
+def test_a_million_anchored_weights_take_four_bytes_each_in_the_file(tmp_path):
+    array, sizes = RNG.normal(size=(1000, 1000)).astype("float32"), {}
     for name, penalty in {
         "plain": P.L2(0.1),
         "start": P.ToReference(0.1, "start"),
@@ -356,17 +362,12 @@ def test_a_million_weights_are_saved_and_loaded_as_weights_are(tmp_path):
         line, inputs = keras.layers.Dense(1000, use_bias=False), keras.Input((1000,))
         layer = Penalized(line, weights={"kernel": penalty})
         model = keras.Model(inputs, layer(inputs))
-        path, runs = tmp_path / f"{name}.keras", []
-        for _ in range(3):
-            began = time.perf_counter()
-            model.save(path)
-            keras.saving.load_model(path)
-            runs.append(time.perf_counter() - began)
-        times[name], sizes[name] = min(runs), path.stat().st_size
+        path = tmp_path / f"{name}.keras"
+        model.save(path)
+        keras.saving.load_model(path)
+        sizes[name] = path.stat().st_size
     for name in ("start", "array"):
         assert sizes[name] <= sizes["plain"] + 4 * array.size + 10_000
-        # The numbers themselves are written too: as in a plain model of twice the size.
-        assert times[name] <= 1.2 * 2 * times["plain"], times
 
 
 def test_a_penalised_model_keeps_its_start(tmp_path, fresh_process):

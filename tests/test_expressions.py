@@ -55,9 +55,9 @@ def test_a_package_may_have_any_name():
 
 def test_a_sum_as_long_as_a_string_may_be():
     text = "+".join(["l1(0.1)"] * 1000)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(kp.get(text).parts()) == 1000
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < HANGS
 
 
 HOSTILE = {
@@ -97,16 +97,18 @@ LONG = {
     "lambdas": "lambda:" * 150_000 + "1",
     "a sum": "+".join(["l1(0.1)"] * 10_000),
 }
+HANGS = 5.0
+"""Seconds of the processor: the faults that are meant here took minutes, or forever."""
 TEXTS = [text for texts in HOSTILE.values() for text in texts]
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *LONG.values()], ids=lambda t: t[:20].strip())
 @pytest.mark.parametrize("get", [kp.get, kp.losses.get])
 def test_a_refusal_names_the_text_at_once_and_shortly(text, get):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the message is read below
         get(text)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < HANGS
     message = str(caught.value)
     assert message.startswith("Invalid value for argument `identifier`. Received: ")
     assert repr(text)[:20] in message
@@ -119,10 +121,10 @@ def test_what_is_too_long_is_refused_by_a_stated_limit(text):
     with pytest.raises(ValueError, match="at most 10,000 characters"):
         kp.get(text)
     short = text[: expressions.MAX_CHARACTERS]
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="Invalid value for argument"):
         kp.get(short)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < HANGS
 
 
 def test_every_prefix_of_a_good_string_is_read_or_refused():
