@@ -21,7 +21,8 @@ from keras_penalties.hosting.anchors import Anchors, has_anchors, refuse_outputs
 from keras_penalties.hosting.logs import TermLogs
 from keras_penalties.hosting.state import Pass, TermState, Variable
 from keras_penalties.hosting.term import Term, distinct
-from keras_penalties.penalties.base import Penalty, check_slopes
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.refusals import check_slopes
 from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 

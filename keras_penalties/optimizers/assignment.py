@@ -15,7 +15,8 @@ from keras_penalties.hosting.addresses import check_pattern, fits
 from keras_penalties.hosting.claims import twin
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import terms_of
-from keras_penalties.penalties.base import Penalty, check_slopes
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.refusals import check_slopes
 from keras_penalties.strengths import check_host
 from keras_penalties.typing import Tensor
 

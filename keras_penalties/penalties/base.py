@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self, final
+from typing import Any, ClassVar, Self, final
 
 import keras
 from keras import ops
 
 from keras_penalties import checks, config
-from keras_penalties.anchors import Anchor, refuse_start
+from keras_penalties.anchors import Anchor
 from keras_penalties.compiling import pays_to_fuse, read_first
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
 from keras_penalties.penalties.masks import spread_mask
+from keras_penalties.penalties.refusals import (
+    check_rank,
+    check_slopes,
+    check_slot,
+    refuse_part,
+)
 from keras_penalties.registry import lookup, snake_case
 from keras_penalties.strengths import (
     StrengthLike,
@@ -276,73 +282,6 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     def example_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of input that the laws draw. A penalty that fits few names them."""
         return [s for s in ((6,), (4, 3), (2, 2, 3)) if len(s) >= self.rank]
-
-
-def check_rank(penalty: Penalty, x: Tensor) -> None:
-    """Refuse a tensor that has fewer axes than the penalty needs."""
-    if len(x.shape) < penalty.rank:
-        raise ValueError(
-            f"{type(penalty).__name__} needs a tensor of rank {penalty.rank} or more. "
-            f"Received: a tensor of shape {tuple(x.shape)}"
-        )
-
-
-def refuse_part(penalty: Penalty) -> NoReturn:
-    """Refuse a masked output, of which the penalty is not defined."""
-    raise ValueError(
-        f"{type(penalty).__name__} is not defined for a part of an output, and this "
-        "output has a mask. Penalise an output without a mask, or one that is made of "
-        "the real entries only."
-    )
-
-
-def check_slopes(penalty: Penalty) -> None:
-    """Refuse a constraint where a gradient is to apply it: it would do nothing.
-
-    Raises:
-        ValueError: if the penalty is one, or has one as a part.
-    """
-    for part in penalty.parts():
-        if part.indicator:
-            raise ValueError(
-                f"{type(part).__name__} is a constraint: it has no gradient, so in a "
-                "Keras slot or a layer it would do nothing. Give it to "
-                "`keras_penalties.optimizers.Proximal`, or use a Keras constraint."
-            )
-
-
-def check_slot(penalty: Penalty) -> None:
-    """Refuse what a Keras slot can't apply: a statistic of a batch, and `"start"`.
-
-    Raises:
-        ValueError: if the penalty is one, or has one as a part.
-    """
-    for part in penalty.parts():
-        if None in part.anchors.values():
-            refuse_start(part)
-        if part.statistic:
-            raise ValueError(
-                f"{type(part).__name__} is a statistic of a batch. Keras divides what "
-                "an activity slot gives by the batch size, so a slot would apply it "
-                "with the wrong strength. Put it in "
-                "`keras_penalties.layers.ActivityPenalty` or "
-                "`keras_penalties.layers.Penalized(layer, outputs=...)`; for the bare "
-                "number call its `value`."
-            )
-
-
-def one_step(penalty: Penalty, t: Tensor) -> Tensor:
-    """`t` as one number, for a proximal map that is right for no other.
-
-    Raises:
-        ValueError: if it is a number for each entry.
-    """
-    if math.prod(t.shape) != 1:
-        raise ValueError(
-            f"{type(penalty).__name__}.prox needs one t for the whole tensor. "
-            f"Received: t of shape {tuple(t.shape)}"
-        )
-    return ops.reshape(t, ())
 
 
 class Separable(Penalty):

@@ -10,10 +10,11 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import absolute, length
-from keras_penalties.penalties.base import Penalty, Separable, refuse_part
+from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
 from keras_penalties.penalties.ranked import onto_simplex
+from keras_penalties.penalties.refusals import refuse_part
 from keras_penalties.penalties.secular import Secular
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register

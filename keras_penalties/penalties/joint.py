@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from keras_penalties.numerics import soft_threshold
-from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.refusals import one_step
 from keras_penalties.typing import Tensor
 
 PLACES = ("order", "cone", "entries", "bounds", "groups")

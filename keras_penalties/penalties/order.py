@@ -11,9 +11,10 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.numerics import absolute, positive_part
-from keras_penalties.penalties.base import Penalty, one_step, refuse_part
+from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.isotonic import piecewise
 from keras_penalties.penalties.layouts import listed
+from keras_penalties.penalties.refusals import one_step, refuse_part
 from keras_penalties.penalties.taut_string import taut_string
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike

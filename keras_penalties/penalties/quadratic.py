@@ -11,7 +11,8 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.anchors import Anchor, anchored, refuse_start, starts
 from keras_penalties.numerics import bounded
-from keras_penalties.penalties.base import Penalty, one_step, refuse_part
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.refusals import one_step, refuse_part
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor

@@ -16,8 +16,9 @@ from keras_penalties import checks
 from keras_penalties.autodiff import gradient, own_gradient
 from keras_penalties.compiling import compiled
 from keras_penalties.numerics import as_matrix, norm
-from keras_penalties.penalties.base import Penalty, Separable, one_step
+from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.order import SortedL1
+from keras_penalties.penalties.refusals import one_step
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike

@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_penalties.autodiff import own_gradient, with_gradient
 from keras_penalties.numerics import as_matrix
-from keras_penalties.penalties.base import Penalty, one_step
+from keras_penalties.penalties.base import Penalty
+from keras_penalties.penalties.refusals import one_step
 from keras_penalties.registry import register
 from keras_penalties.typing import Pullback, Tensor
 
