@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from keras import ops
 
+from keras_penalties.anchors import refuse_start
 from keras_penalties.typing import Tensor
 
 if TYPE_CHECKING:  # the base class imports this file
