@@ -212,7 +212,7 @@ def test_a_row_that_is_no_distribution_is_refused():
     came = float(loss(padded, np.zeros((2, 2)), np.array([1.0, 0.0])))
     assert came == pytest.approx(10.0 * np.log(2.0) / 2)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
-    model.compile("sgd", loss, jit_compile=False)
+    model.compile("sgd", loss)
     if BACKEND == "torch":  # which sees the values in `evaluate` too
         with pytest.raises(ValueError, match="multi_label=True"):
             model.evaluate(np.ones((2, 2)), padded, verbose=0)
