@@ -77,11 +77,12 @@ def test_two_threads_that_overlap_leave_nothing_behind():
 def test_a_thread_that_takes_no_derivative_notices_nothing(of, monkeypatch):
     if of == "torch" and BACKEND != "torch":
         pytest.skip("a module of torch within a Keras model")
-    normalized = ops.layer_normalization
+    normalized = layers.LayerNormalization()
     if of == "torch":
         import torch
 
         normalized = layers.TorchModuleWrapper(torch.nn.LayerNorm(4))
+    normalized(X)
     barrier = threading.Barrier(2)
     by, plain = [], derivatives.moments
 
