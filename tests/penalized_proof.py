@@ -80,7 +80,8 @@ def check_same_model(plain: Any, model: Any, x: Any) -> None:
 def check(case: Case, tolerance: float = 1e-5) -> Any:
     """The total and one step, against NumPy; the penalised model comes back."""
     plain, x, y = case.model, case.x, case.y
-    plain.compile(keras.optimizers.SGD(RATE), case.loss)
+    sgd = keras.optimizers.SGD(RATE)
+    plain.compile(sgd, case.loss, loss_weights=case.loss_weight)
     model = kp.penalize(plain, case.rules)
     assert model.optimizer is plain.optimizer
     check_same_model(plain, model, x)

@@ -75,7 +75,11 @@ print(json.dumps({name: said for name, said in found.items() if said}))
 PARTS = {
     "keras.src.losses:ALL_OBJECTS_DICT": ({"import", "key"}, "String names of losses"),
     "keras.src.backend.common.variables:AutocastScope": ({"mixed"}, "Mixed precision"),
-    "keras.src.backend.common.masking:get_keras_mask": ({"masks"}, "Masks of tensors"),
+    # A loss, and a penalty on an output, ask for the mask of what they get.
+    "keras.src.backend.common.masking:get_keras_mask": (
+        {"key", "layer", "mixed", "masks"},
+        "Masks of tensors",
+    ),
     "keras.src.backend.common.stateless_scope:get_stateless_scope": (
         {"layer", "mixed", "masks"},
         "Layers that add penalties",

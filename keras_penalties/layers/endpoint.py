@@ -184,7 +184,8 @@ class AddLoss(PenaltyLayer):
             checks.refuse("loss", wanted, tuple(values.shape))
         if asks:  # of what the function has summed up, whatever it has of a sample
             said = [_over_rest(mask, len(values.shape)) for mask in said]
-        return reduced(values, "sum_over_batch_size", sample_weight, said)
+        value = reduced(values, "sum_over_batch_size", sample_weight, said)
+        return compat.undistributed(value)
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The input's."""
