@@ -28,6 +28,8 @@ OF_PENALTIES = {"strength"}
 WITHOUT_EFFECT_HERE = {
     # From some number on, more iterations find the same singular value.
     "SpectralNorm": {"iterations"},
+    # It goes with other weights: `test_weights_of_independent_labels_come_in_pairs`.
+    "ClassWeighted": {"multi_label"},
     # It draws places between two batches: `test_gradient_penalty_is_between_the_pairs`.
     "GradientPenalty": {"seed"},
 }
