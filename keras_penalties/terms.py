@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
+from keras_penalties.hosting.cautions import say_void
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import Term, term_name
 from keras_penalties.layers.base import PenaltyLayer
@@ -245,6 +246,8 @@ def _in_layer(layer: Any) -> Iterator[TermInfo]:
         return
     for term in layer.terms:
         weight = _weight(layer, term)
+        if weight is not None and weight.name.startswith("lora_"):
+            say_void(layer.target_path(term), getattr(layer, "layer", None))
         yield TermInfo(
             name=term.name,
             penalty=term.penalty,

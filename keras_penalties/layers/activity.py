@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat, penalties
+from keras_penalties.hosting.cautions import giver_of, say_domain
 from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.targets import OutputTarget
 from keras_penalties.hosting.term import Term, terms_of
@@ -99,6 +100,11 @@ class ActivityPenalty(PenaltyLayer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's."""
         return input_shape
+
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The input's. Here, where a model is made, the layer before is known."""
+        say_domain(self.penalty, giver_of(inputs))
+        return super().compute_output_spec(inputs, *args, **kwargs)
 
     @classmethod
     def examples(cls) -> list[Self]:

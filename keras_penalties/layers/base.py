@@ -18,6 +18,7 @@ from keras_penalties.anchors import hosted
 from keras_penalties.compiling import in_step, pays_to_fuse
 from keras_penalties.config import LayerFromSignature
 from keras_penalties.hosting.anchors import Anchors, has_anchors, refuse_outputs
+from keras_penalties.hosting.cautions import frozen
 from keras_penalties.hosting.logs import TermLogs
 from keras_penalties.hosting.state import Pass, TermState, Variable
 from keras_penalties.hosting.term import Term, distinct
@@ -254,8 +255,8 @@ class PenaltyLayer(LayerFromSignature):
         if term.name not in self._said:
             self._said.add(term.name)
             warnings.warn(
-                f"The term '{term.name}' does not act: {self.target_path(term)} is "
-                "frozen.",
+                f"The term '{term.name}' does not act: {self.target_path(term)} "
+                f"{frozen(getattr(self, 'layer', None))}.",
                 stacklevel=2,
             )
         return False

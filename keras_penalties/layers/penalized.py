@@ -8,6 +8,7 @@ from typing import Any, Self
 import keras
 
 from keras_penalties import checks, penalties
+from keras_penalties.hosting.cautions import say_domain
 from keras_penalties.hosting.claims import claim, twin
 from keras_penalties.hosting.logs import LOG_OPTIONS
 from keras_penalties.hosting.state import Variable
@@ -73,6 +74,8 @@ class Penalized(WrappingLayer):
             for name, penalty in given.items()
         }
         self.outputs = None if outputs is None else penalties.get(outputs, "outputs")
+        if self.outputs is not None:
+            say_domain(self.outputs, layer)
         self.log = checks.one_of("log", log, LOG_OPTIONS)
         found = self._all_terms()
         shown = None if log == "weight" else [self._entry(term) for term in found]
