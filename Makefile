@@ -7,12 +7,14 @@ export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test mutants lint format types docs bench check clean
+.PHONY: help demo test mutants campaign lint format types docs bench gallery check clean
 help:
 	@echo "make demo    train on real digits and write demo-report/"
-	@echo "make test    the tests but for the slow ones"
+	@echo "make test    the tests, except the slow ones"
 	@echo "make check   lint, types, test and docs, as before a commit"
 	@echo "make mutants N=200   which small changes of the package no test notices"
+	@echo "make campaign N=100  random models, each recomputed by a program of its own"
+	@echo "make gallery published results by plain fit, into docs/gallery: minutes"
 	@echo "make bench   ours against the rivals, into docs/benchmarks.md: minutes"
 	@echo "make lint | format | types | docs | clean"
 
@@ -27,6 +29,10 @@ N ?= 200
 SEED ?= $(shell date +%s)
 mutants: $(VENV)/.mutants
 	KERAS_BACKEND=jax PYTHONPATH=tests $(BIN)/python -m mutants --count $(N) --seed $(SEED)
+
+# Outside CI: on KERAS_BACKEND, which is TensorFlow by default. See docs/campaign.md.
+campaign: $(VENV)/.user
+	PYTHONPATH=tests $(BIN)/python -m campaign --count $(N) --seed $(SEED)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .
@@ -45,6 +51,10 @@ docs: $(VENV)/.developer
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 
+# JAX is the fastest of the backends for nets as small as these.
+gallery: $(VENV)/.gallery
+	KERAS_BACKEND=jax $(BIN)/python docs/gallery/run.py
+
 check: lint types test docs
 
 clean:
@@ -54,7 +64,9 @@ $(VENV)/.user: EXTRAS := tensorflow,demo,test
 $(VENV)/.developer: EXTRAS := tensorflow,dev,docs
 $(VENV)/.bench: EXTRAS := tensorflow,jax,bench
 $(VENV)/.mutants: EXTRAS := jax,demo,test
-$(VENV)/.user $(VENV)/.developer $(VENV)/.bench $(VENV)/.mutants: pyproject.toml
+$(VENV)/.gallery: EXTRAS := jax,gallery
+$(VENV)/.user $(VENV)/.developer $(VENV)/.bench $(VENV)/.mutants \
+  $(VENV)/.gallery: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 	  f"Python 3.11 or later is needed, {v[0]}.{v[1]} is here: make PYTHON=python3.12")'
 	@echo 'Setting up $(VENV) for [$(EXTRAS)]: this takes minutes, once.'

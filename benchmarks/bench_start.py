@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import keras
-from bench_scaling import NONE, hosts
+from bench_scaling import NONE, STRENGTH, hosts
 from harness import Claim, interleaved, measured
 from steps import BACKEND, classifier, random_batch
+
+import keras_penalties as kp
 
 IMPORTS = """
 import time
@@ -52,16 +54,24 @@ def test_import(options, report):
     report(measured("Import", samples, claims))
 
 
-def perceptron(dense, features, width):
+PENALIZE = "L1 by penalize"
+NAMES = (*hosts(), PENALIZE)
+
+
+def perceptron(name, features, width):
+    """With the penalty on every kernel, hosted as the name says."""
+    dense = hosts().get(name, keras.layers.Dense)
     relu = partial(dense, width, activation="relu")
-    return classifier([keras.Input((features,)), relu(), relu(), dense(10)])
+    model = classifier([keras.Input((features,)), relu(), relu(), dense(10)])
+    rules = {"kernel": kp.penalties.L1(STRENGTH)}
+    return kp.penalize(model, rules) if name == PENALIZE else model
 
 
 def test_load_model(options, report, tmp_path):
     turns = {}
-    for name, dense in hosts().items():
+    for name in NAMES:
         path = tmp_path / f"{name}.keras"
-        model = perceptron(dense, options.features, options.width)
+        model = perceptron(name, options.features, options.width)
         model.optimizer.build(model.trainable_variables)
         model.save(path)
         turns[name] = partial(keras.saving.load_model, path)
@@ -72,10 +82,10 @@ def test_load_model(options, report, tmp_path):
 
 
 def test_peak_memory(options, report):
-    """A fresh process each; layers are four times as wide: weights fill the memory."""
-    size = [str(n) for n in (options.features, 4 * options.width, options.batch)]
-    samples = {name: [] for name in hosts()}
-    for _ in range(options.runs + 1):  # the memory of compilers differs by some MB
+    """A fresh process each; layers are ten times as wide: weights fill the memory."""
+    size = [str(n) for n in (options.features, 10 * options.width, options.batch)]
+    samples = {name: [] for name in NAMES}
+    for _ in range(options.runs):  # the memory of compilers differs by some MB
         for name, peaks in samples.items():
             peaks += fresh(__file__, name, *size)
     bar = None if BACKEND == "torch" else 1.05
@@ -89,12 +99,11 @@ def peak_of_steps(name: str, features: int, width: int, batch: int) -> float:
     The small one, penalised whatever is measured, has already brought what a backend
     loads, compilers too; its kernels are just large enough for them.
     """
-    dense = hosts()[name]
     data, small = (random_batch(batch, n, 10) for n in (features, 300))
-    perceptron(hosts()["L1 in Penalized"], 300, 300).train_on_batch(*small)
+    perceptron("L1 in Penalized", 300, 300).train_on_batch(*small)
     before = memory("VmRSS")
     forget_peak()
-    model = perceptron(dense, features, width)
+    model = perceptron(name, features, width)
     for _ in range(3):
         model.train_on_batch(*data)
     return memory("VmHWM") - before

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from harness import Result, markdown, use_threads
@@ -20,7 +21,7 @@ OPTIONS = {
     "batch": (128, "samples in a batch"),
     "rounds": (41, "how often ours and the rival take turns"),
     "block": (2, "training steps in a turn"),
-    "runs": (2, "how often, where a turn takes seconds"),
+    "runs": (3, "how often, where a turn takes seconds"),
     "samples": (1797, "digits for the autoencoder"),
     "hidden": (192, "units of its code"),
     "steps": (1000, "its training steps"),
@@ -54,14 +55,17 @@ def options(pytestconfig):
 
 @pytest.fixture
 def report(pytestconfig):
-    """Takes a list of results."""
-    return pytestconfig.stash[RESULTS].extend
+    """Takes results, and writes those so far: a run that is cut short keeps them."""
+
+    def take(results):
+        known = pytestconfig.stash[RESULTS]
+        known.extend(results)
+        if path := pytestconfig.getoption("json"):
+            Path(path).write_text(json.dumps([asdict(r) for r in known]))
+
+    return take
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    results = config.stash[RESULTS]
-    if results:
+    if results := config.stash[RESULTS]:
         terminalreporter.write_line("\n" + markdown(results))
-    if path := config.getoption("json"):
-        with open(path, "w") as file:
-            json.dump([asdict(r) for r in results], file)

@@ -124,13 +124,18 @@ def markdown(results: Iterable[Result]) -> str:
     return "\n".join([HEAD, *map(_row, results)])
 
 
+def figure(value: float) -> str:
+    """A measured number with four digits, and never with an exponent."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def _row(r: Result) -> str:
     rival = r.claim.rival + (f", beyond {r.claim.beyond}" if r.claim.beyond else "")
     cells = [
         r.claim.ours,
         rival,
-        f"{r.ours:.4g} {r.unit}",
-        f"{r.theirs:.4g} {r.unit}",
+        f"{figure(r.ours)} {r.unit}",
+        f"{figure(r.theirs)} {r.unit}",
         f"{r.ratio:.3f}",
         f"{r.low:.3f} to {r.high:.3f}",
         "" if r.claim.bar is None else f"{r.claim.bar:.4g}",

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from harness import Result, markdown
-from pages import DOCS, table, write
+from pages import DOCS, result_table, table, write
 
 PAGE = "benchmarks.md"
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
@@ -27,7 +28,9 @@ def write_page(measured: Measured, minutes: float | None) -> None:
     """Fill the page and draw the plot."""
     draw(measured, DOCS / "images" / "benchmarks.png")
     picture = "![Each ratio over its bar](images/benchmarks.png)"
+    draw_models(measured, DOCS / "images" / "models.png")
     write(PAGE, "machine", machine(minutes))
+    write(PAGE, "models", models(measured))
     write(PAGE, "bars", f"{picture}\n\n{bars(measured)}")
     write(PAGE, "growth", growth(measured))
     write(PAGE, "details", details(measured))
@@ -98,6 +101,19 @@ def _cell(result: Result | None) -> str:
     return f"{shown} met" if result.verdict == "met" else f"**{shown} not met**"
 
 
+MODELS = ("A step of ", "The first step of ", "load_model of ")
+"""How the benchmarks of the models that people train are called."""
+
+
+def models(measured: Measured) -> str:
+    """Every result with a model that people train."""
+    named = {
+        column_name(c): [r for r in found if r.bench.startswith(MODELS)]
+        for c, found in measured.items()
+    }
+    return result_table(named)
+
+
 def growth(measured: Measured) -> str:
     """What a penalty adds to a step, for each parameter of ever larger layers."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
@@ -163,6 +179,54 @@ def draw(measured: Measured, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_models(measured: Measured, path: Path) -> None:
+    """What a step of the models that people train takes, over one without a penalty."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    columns = [c for c in measured if any(_model(r) for r in measured[c])]
+    figure, axes = plt.subplots(
+        1, max(1, len(columns)), figsize=(8, 3.6), sharey=True, layout="constrained"
+    )
+    for axis, column in zip(np.atleast_1d(axes), columns, strict=False):
+        found: dict[str, dict[str, Result]] = {}
+        for r in measured[column]:
+            if (model := _model(r)) and r.claim.rival == "no penalty":
+                found.setdefault(r.claim.ours, {})[model] = r
+        for i, (way, results) in enumerate(found.items()):
+            colour = "0.6" if way.startswith("Keras") else f"C{i}"
+            x = np.arange(len(results)) + 0.2 * (i - (len(found) - 1) / 2)
+            ratios = [r.ratio for r in results.values()]
+            spread = [[abs(r.ratio - q) for r, q in _ends(results, e)] for e in (0, 1)]
+            axis.bar(
+                x, ratios, 0.19, yerr=spread, label=way, color=colour, ecolor="0.3"
+            )
+            axis.set_xticks(range(len(results)), list(results))
+        axis.axhline(1.0, color="black", linewidth=1)
+        axis.set_title(column_name(column))
+        axis.set_ylim(0.9, 1.3)
+    if columns:
+        np.atleast_1d(axes)[0].set_ylabel("a step / a step without a penalty")
+        handles = np.atleast_1d(axes)[0].get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, loc="outside upper center", ncols=4)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _model(result: Result) -> str:
+    """The model whose step was measured, or nothing."""
+    return result.bench.removeprefix("A step of ") * result.bench.startswith(
+        "A step of"
+    )
+
+
+def _ends(results: Mapping[str, Result], end: int) -> list[tuple[Result, float]]:
+    return [(r, (r.low, r.high)[end]) for r in results.values()]
 
 
 def _draw_result(axis, place: float, column: tuple[str, int], r: Result) -> None:

@@ -11,33 +11,34 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from harness import Claim, Result
+from harness import Result
 from page import write_page
+from pages import read
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "build" / "benchmarks"
 STEPS = ("step", "autoencoder")
-REST = ("input_gradients", "spectral")
+SAELENS = ("saelens", "saelens_memory")
+REST = ("input_gradients", "orthogonality", "spectral")
 PLAN = {
-    ("tensorflow", 1): (*STEPS, "saelens"),
-    ("jax", 1): (*STEPS, "saelens"),
-    ("tensorflow", 0): (*STEPS, *REST, "scaling", "start"),
-    ("jax", 0): (*STEPS, *REST, "scaling", "start"),
-    ("torch", 0): (*STEPS, *REST, "saelens"),
+    ("tensorflow", 1): (*STEPS, *SAELENS),
+    ("jax", 1): (*STEPS, *SAELENS),
+    ("tensorflow", 0): ("models", *STEPS, *REST, "scaling", "start"),
+    ("jax", 0): ("models", *STEPS, *REST, "scaling", "start"),
+    ("torch", 0): (*STEPS, *REST, *SAELENS),
 }
 """The files for a backend, on one processor or, with 0, on all of them.
 
 With TensorFlow or JAX, the torch of SAELens gets one thread, so that the two
     backends do not compete for the processors.
 """
-TRAINED = ("compact", "sparsity", "targets")  # minutes of training, by --trained
+TRAINED = ("compact", "ng", "sparsity", "targets")  # minutes of training, by --trained
 QUICK = {
     "width": 32,
     "batch": 16,
@@ -70,17 +71,10 @@ def measure(backend: str, threads: int, options: list[str]) -> bool:
     return finished.returncode == 0
 
 
-def read() -> dict[tuple[str, int], list[Result]]:
+def found() -> dict[tuple[str, int], list[Result]]:
     """The results by backend and number of processors."""
-    found = {}
-    for backend, threads in PLAN:
-        path = RESULTS / f"{backend}-{threads}.json"
-        if path.exists():
-            rows = json.loads(path.read_text())
-            found[backend, threads] = [
-                Result(**{**row, "claim": Claim(**row["claim"])}) for row in rows
-            ]
-    return found
+    paths = {(b, n): RESULTS / f"{b}-{n}.json" for b, n in PLAN}
+    return {column: read(path) for column, path in paths.items() if path.exists()}
 
 
 def main() -> int:
@@ -105,7 +99,7 @@ def main() -> int:
                 well &= measure(backend, threads, sizes)
     if not chosen.quick:
         minutes = None if chosen.page else (time.perf_counter() - start) / 60
-        write_page(read(), minutes)
+        write_page(found(), minutes)
     for name in TRAINED if chosen.trained else ():
         path = HERE / f"bench_{name}.py"
         if path.exists():

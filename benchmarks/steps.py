@@ -20,7 +20,7 @@ def steps_of(model: Any, x: Any, y: Any, block: int) -> Callable[[], None]:
     """
     model.train_on_batch(x, y)  # builds, traces and compiles
     model.make_train_function()
-    x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
     return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND](
         model.train_function, model, x, y, block
     )
@@ -78,7 +78,31 @@ def random_batch(batch: int, features: int, classes: int) -> tuple[Any, Any]:
 
 def classifier(layers: list[Any], optimizer: Any = "adam") -> Any:
     """A compiled Sequential with integer labels."""
-    model = keras.Sequential(layers)
+    return compiled(keras.Sequential(layers), optimizer)
+
+
+def compiled(model: Any, optimizer: Any = "adam") -> Any:
+    """The model with a loss of integer labels."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss)
     return model
+
+
+def read_once(model: Any) -> Callable[[], object]:
+    """Reads every kernel once, as fast as the backend can: a compiled `Σ |w|`."""
+    kernels = [w.value for w in model.trainable_weights if w.name == "kernel"]
+
+    def total(kernels: list[Any]) -> Any:
+        return sum(ops.sum(ops.absolute(w)) for w in kernels)
+
+    if BACKEND == "jax":
+        import jax
+
+        compiled = jax.jit(total)
+        return lambda: compiled(kernels).block_until_ready()
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        fused = tf.function(total, jit_compile=True)
+        return lambda: float(fused(kernels))
+    return lambda: float(total(kernels))

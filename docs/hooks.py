@@ -41,13 +41,14 @@ TITLES = {
 
 
 def on_config(config: Any) -> Any:
-    """Refuse an object that is not documented; put the reference into the menu."""
+    """Refuse an object that is not documented; add the reference and the version."""
     from mkdocs.exceptions import PluginError
 
     faults = [fault for entry in own_entries() for fault in problems(entry)]
     if faults:
         raise PluginError("\n".join(["These docstrings are not whole:", *faults]))
     config.nav.insert(-2, {"Reference": list(reference_pages())})
+    config.site_name += f" {keras_penalties.__version__}"
     return config
 
 
@@ -61,6 +62,23 @@ def on_files(files: Any, config: Any) -> Any:
     for path, text in reference_pages().items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+# What a reader who searches wants first, and last: factors of a page's score.
+SEARCH_BOOSTS = {"howto/": 2.0, "changelog.md": 0.2, "campaign.md": 0.2}
+
+
+def on_page_markdown(text: str, page: Any, **kwargs: Any) -> None:
+    """Say how high the search puts a page."""
+    for start, boost in SEARCH_BOOSTS.items():
+        if page.file.src_uri.startswith(start):
+            page.meta["search"] = {"boost": boost}
+
+
+def on_page_content(content: str, **kwargs: Any) -> str:
+    """Keep source code, which says all words, out of the search."""
+    opening = '<details class="mkdocstrings-source"'
+    return content.replace(opening, f"{opening} data-search-exclude")
 
 
 def own_entries(kind: str | None = None) -> list[Entry]:
@@ -140,18 +158,49 @@ def reference_pages() -> dict[str, str]:
     for kind, title in TITLES.items():
         if entries := own_entries(kind):
             sections = [_section(entry.obj) for entry in entries]
-            text = "\n".join([f"# {title}", "", *_table(entries), "", *sections])
+            prefix = f"{keras_penalties.__name__}>"
+            key = f"The Keras key of a class is `{prefix}` and the name of the class."
+            head = [f"# {title}", "", key, ""]
+            text = "\n".join([*head, *_table(entries), "", *sections])
             pages[f"reference/{kind}.md"] = text
     return pages
 
 
 def _table(entries: list[Entry]) -> Iterator[str]:
-    yield "| class | string name | Keras key | formula |\n| --- | --- | --- | --- |"
+    """What a page has, a row each: of penalties also their use, and their maps."""
+    penalties = entries[0].kind == "penalty"
+    head = ["class", "string name", "what it is"]
+    head += ["use when", "proximal map"] if penalties else []
+    yield _row(head) + "\n" + _row(["---"] * len(head))
     for entry in entries:
         obj = entry.obj
-        shown = f"`{formula(obj)}`" if formula(obj) else summary(obj)
+        shown = summary(obj)
+        if "`" not in shown and formula(obj):
+            shown = f"{shown.rstrip('.:')}: `{formula(obj)}`"
         link = f"[{obj.__name__}](#{_path(obj)})"
-        yield f"| {link} | `{entry.name}` | `{entry.key}` | {shown} |"
+        # Within code a bar is a bar; elsewhere it would end the cell.
+        shown = re.sub(r"(`[^`]*`)|\|", lambda m: m[1] or r"\|", shown)
+        cells = [link, f"`{entry.name}`", shown]
+        yield _row([*cells, _use(obj), _has_map(obj)] if penalties else cells)
+
+
+def _use(penalty: Any) -> str:
+    """When to use a penalty, as the page on the choice says."""
+    page = (ROOT / "docs" / "which_penalty.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE)
+    name = (
+        " \\+ " if penalty.__name__ == "Sum" else f"`{penalty.__name__}\\b(?!.* \\+ )"
+    )
+    return "; ".join(use for use, which in rows if re.search(name, which))
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _has_map(penalty: Any) -> str:
+    known = {example.has_prox for example in penalty.examples()}
+    return "by its parts" if len(known) > 1 else "yes" if known == {True} else "no"
 
 
 def _package_page() -> str:
@@ -163,7 +212,8 @@ def _package_page() -> str:
     for front in fronts:
         for name in front.__all__:
             obj = vars(front)[name]
-            if callable(obj) and obj not in known:
+            # A type such as `Literal["layer"]` can be called, but is neither.
+            if (inspect.isclass(obj) or inspect.isroutine(obj)) and obj not in known:
                 public.setdefault(obj, f"{front.__name__}.{name}")
     sections = [_section(obj, name) for obj, name in public.items()]
     return "\n".join(["# Functions and bases", "", *sections])

@@ -8,15 +8,21 @@ from keras_penalties import (
     compaction,
     layers,
     losses,
+    metrics,
     models,
     optimizers,
     penalties,
     strengths,
 )
+from keras_penalties.activations import ActivationStream, activations
 from keras_penalties.compaction import compact, sparsity
+from keras_penalties.dictionary.figures import mmcs
+from keras_penalties.dictionary.report import dictionary_report
 from keras_penalties.explain.objective import objective
 from keras_penalties.explain.summary import summary
 from keras_penalties.fisher import fisher
+from keras_penalties.paths.max_strength import max_strength
+from keras_penalties.paths.run import path
 from keras_penalties.penalize import penalize, strip
 from keras_penalties.penalties import get
 from keras_penalties.plots import plot_terms
@@ -26,17 +32,24 @@ from keras_penalties.terms import set_strength, terms
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActivationStream",
     "Target",
+    "activations",
     "compact",
     "compaction",
     "callbacks",
+    "dictionary_report",
     "fisher",
     "get",
     "layers",
     "losses",
+    "max_strength",
+    "metrics",
+    "mmcs",
     "models",
     "objective",
     "optimizers",
+    "path",
     "penalties",
     "penalize",
     "plot_terms",
@@ -48,3 +61,7 @@ __all__ = [
     "summary",
     "terms",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

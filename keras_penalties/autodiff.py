@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -125,3 +127,12 @@ def _torch_value_and_pullback(
         return slope if tracked else slope.detach()
 
     return value if tracked else value.detach(), pullback
+
+
+def without_gradients() -> AbstractContextManager[None]:
+    """A context in which torch keeps nothing for gradients. The others need none."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

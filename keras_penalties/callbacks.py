@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_penalties import compat
+from keras_penalties import checks, compat
 from keras_penalties.explain.measure import as_batch, gradient_norms
+from keras_penalties.files import replacing
 from keras_penalties.layers.base import PenaltyLayer
 from keras_penalties.terms import terms
 
 __all__ = ["LogTerms", "TermLogger", "gradient_shares"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class LogTerms(keras.callbacks.Callback):
@@ -35,7 +39,7 @@ class LogTerms(keras.callbacks.Callback):
         >>> x = np.ones((4, 1))
         >>> history = model.fit(x, x, verbose=0, callbacks=[kp.callbacks.LogTerms()])
         >>> sorted(history.history)
-        ['loss', 'net_line_kernel_l2']
+        ['line_kernel_l2', 'loss']
     """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -46,7 +50,7 @@ class LogTerms(keras.callbacks.Callback):
             if (value := info.present()) is not None:
                 logs[info.name] = value
                 if info.term is not None and info.term.strength.logged:
-                    logs[f"{info.name}_strength"] = info.strength
+                    logs[f"{info.name}_strength"] = info.evaluated
 
 
 class TermLogger(keras.callbacks.Callback):
@@ -66,8 +70,12 @@ class TermLogger(keras.callbacks.Callback):
     it, as `<term>_gradient_share` and `rest_gradient_share`.
 
     Args:
-        path: A CSV file for the rows, rewritten after each epoch. A reader never finds
-            a file that is half written. Default None.
+        path: A CSV file for the rows, rewritten after each epoch. A reader finds the
+            file of one epoch or of the next, also after a kill or on a full disk, and
+            never one that is half written. Default None.
+        resume: Whether to keep from an earlier run's file the rows of the epochs
+            before the first that is trained now: what a training needs that goes on
+            after a kill. Default False: the file is written anew.
         gradients: The batch `(x, y)` on which to compute the gradients. Default None:
             no gradients.
 
@@ -83,14 +91,22 @@ class TermLogger(keras.callbacks.Callback):
         'encoder_kernel_l2_gradient_share'])
     """
 
-    def __init__(self, path: Any = None, gradients: Any = None) -> None:
+    def __init__(
+        self, path: Any = None, gradients: Any = None, resume: bool = False
+    ) -> None:
         super().__init__()
+        if resume and path is None:
+            checks.refuse("path", "the file to go on with, as resume=True", path)
         self.path = None if path is None else Path(path)
         self.gradients = gradients
+        self._resume = resume
         self.rows: list[dict[str, float]] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Keras sets the layers' sums to zero."""
+        if self._resume and self.path is not None and self.path.exists():
+            self.rows = [r for r in _read(self.path) if r["epoch"] < epoch] + self.rows
+        self._resume = False
         self._epoch = epoch
         self._before: dict[Any, float] = {}
 
@@ -125,12 +141,24 @@ class TermLogger(keras.callbacks.Callback):
 
     def _write(self, path: Path) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        new = path.with_name(f"{path.name}.new")
-        with new.open("w", newline="") as file:
+        with replacing(path) as new, new.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(new, path)
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    """The rows of a file that a `TermLogger` wrote: a term that is absent is empty."""
+    with path.open(newline="") as file:
+        found = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    try:
+        counts = [{k: int(row[k]) for k in ("epoch", "batch")} for row in found]
+        return [
+            {k: float(v) for k, v in row.items()} | count
+            for row, count in zip(found, counts, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError):
+        checks.refuse("path", "a CSV file that a TermLogger wrote, or no file", path)
 
 
 def _hosts(model: Any) -> list[PenaltyLayer]:

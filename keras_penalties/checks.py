@@ -57,9 +57,10 @@ def shown(value: Any) -> str:
 
 def refuse(argument: str, expected: str, received: Any) -> NoReturn:
     """Raise the one form of error that this package has for a bad argument."""
+    what = shortened(expected.rstrip("."), 1000)
     raise ValueError(
         f"Invalid value for argument `{argument}`. "
-        f"Expected {shortened(expected.rstrip('.'), 1000)}. "
+        f"Expected {what}{'' if what.endswith('?') else '.'} "
         f"Received: {argument}={shown(received)} (of type {type(received).__name__})"
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
@@ -12,6 +14,19 @@ from keras import ops
 
 from keras_penalties.compat import carry_mask, keras_mask
 from keras_penalties.typing import Tensor
+
+MOST = 64
+"""How many times a process asks XLA on TensorFlow to compile what a weight needs.
+
+XLA gives back nothing of what it compiled, also after `keras.backend.clear_session()`:
+some 6 MiB each time. A program that trains models of ever new shapes would take ever
+more memory. Beyond this number it goes on with plain functions, which take more passes
+over memory.
+"""
+
+
+FEW = 8
+"""Up to so many entries of a vector are read without a loop: see `apart`."""
 
 
 def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -28,19 +43,35 @@ def compiled(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(fn, autograph=False)
+        graph = tf.function(fn, autograph=False)
+
+        @functools.wraps(fn)
+        def run(*args: Any) -> Tensor:
+            # A graph within another one would be kept after the other one is gone.
+            return (fn if tf.inside_function() else graph)(*args)
+
+        return run
     return fn
 
 
-def in_turns(wanted: Tensor, value: Callable[[], Tensor], dtype: Any) -> Tensor:
-    """The scalar `value()` where it is wanted; else 0, and nothing is computed."""
+def in_turns(wanted: Tensor, value: Callable[[], Tensor], x: Any, dtype: Any) -> Tensor:
+    """The scalar `value()` of `x` where it is wanted; else 0, nothing is computed."""
     if keras.backend.backend() == "jax":
         import jax
 
         # Without it the branch would also give out all that the gradient needs, and
         # where the value is not wanted these would be tensors of zeros.
         value = jax.checkpoint(value)
-    return ops.cond(wanted, value, lambda: ops.zeros((), dtype))
+
+    def zero() -> Tensor:
+        if keras.backend.backend() == "torch":
+            # The sum of no entries of `x`, which has a gradient: torch refuses a loss
+            # that has none, and this term may be all of the loss.
+            none = [ops.reshape(t, (-1,))[:0] for t in keras.tree.flatten(x)]
+            return sum(ops.cast(ops.sum(entries), dtype) for entries in none)
+        return ops.zeros((), dtype)
+
+    return ops.cond(wanted, value, zero)
 
 
 def pays_to_fuse(x: Tensor) -> bool:
@@ -57,6 +88,17 @@ def pays_to_fuse(x: Tensor) -> bool:
     # An embedding's gradient has a number of slices that changes with the batch.
     dense = not isinstance(x, tf.IndexedSlices)
     return tf.inside_function() and dense and _is_large(x)
+
+
+def copies_halves(x: Tensor) -> bool:
+    """Whether a sum over a large `x` in half floats would make a copy in float32.
+
+    JAX decides by itself what it copies: on a GPU nothing; on a CPU, which has no half
+    floats, XLA makes a copy also where the program takes blocks.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    half = dtype in ("bfloat16", "float16") and _is_large(x)
+    return half and keras.backend.backend() != "jax"
 
 
 def _is_large(x: Tensor) -> bool:
@@ -76,11 +118,56 @@ def read_first(value: Tensor, x: Tensor) -> Tensor:
     return ops.where(ops.isnan(value), value, value)
 
 
+def apart(vector: Tensor) -> list[Tensor]:
+    """The entries of a vector that has no gradient, each as a scalar of its own.
+
+    XLA would put the reading of an entry, with its place, into the update of the weight
+    that the entry is for. No two updates would then be the same, and XLA would compile
+    each one, where it compiles one for all weights of a shape. It moves nothing out of
+    a loop, so on JAX the entries come from a loop of one step. XLA leaves out a loop
+    that it knows to have one step, so the loop asks the vector, which is never NaN.
+    """
+    if keras.backend.backend() != "jax":
+        return list(ops.unstack(vector))
+    import jax
+
+    vector = jax.lax.stop_gradient(vector)
+    if not isinstance(vector, jax.core.Tracer) or len(vector) <= FEW:
+        return list(vector)
+    nothing = [jax.numpy.zeros((), vector.dtype)] * len(vector)
+    _, entries = jax.lax.while_loop(
+        lambda state: state[0],
+        lambda state: (jax.numpy.isnan(vector[0]), list(vector)),
+        (True, nothing),
+    )
+    return entries
+
+
 def fused(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`fn` of tensors of TensorFlow, compiled by XLA as one function."""
     import tensorflow as tf
 
     return tf.function(fn, jit_compile=True, autograph=False)
+
+
+_count = itertools.count()
+_kept: dict[Hashable, Callable[..., Tensor]] = {}
+
+
+def may_compile() -> bool:
+    """Whether XLA may compile for one more weight: the first `MOST` times."""
+    return next(_count) < MOST
+
+
+def kept(
+    key: Hashable, make: Callable[[], Callable[..., Tensor]], plain: Callable[..., Any]
+) -> Callable[..., Tensor]:
+    """The one compiled function for a key, or `plain` where no more may be compiled."""
+    if key not in _kept:
+        if not may_compile():
+            return plain
+        _kept[key] = make()
+    return _kept[key]
 
 
 def in_step(value: Tensor, outputs: Any) -> tuple[Tensor, Any]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import keras
 
+from keras_penalties import checks
 from keras_penalties.anchors import Anchor, hosted
 
 
@@ -60,7 +61,26 @@ def from_config(cls: type, config: dict[str, Any]) -> Any:
 
     Keras itself leaves a nested object (a schedule, a base loss) as a plain dict.
     """
-    return cls(**{k: _deserialized(value) for k, value in config.items()})
+    return called(cls, [], {k: _deserialized(value) for k, value in config.items()})
+
+
+def called(cls: type, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """`cls(*args, **kwargs)`, of what a string or a file says.
+
+    Raises:
+        ValueError: also for arguments that the class lacks, or that are missing.
+    """
+    try:
+        return cls(*args, **kwargs)
+    except TypeError as error:
+        known = arguments(cls)
+        reason = f"{error}."
+        unknown = [name for name in kwargs if name not in known]
+        for name in (name for name in unknown if f"'{name}'" in str(error)):
+            hint = checks.near(name, known)
+            reason = f"{cls.__name__} has no argument {checks.shown(name)}.{hint}"
+        takes = ", ".join(known) or "none"
+        raise ValueError(f"{reason} Arguments of {cls.__name__}: {takes}.") from error
 
 
 def _deserialized(value: Any) -> Any:

@@ -260,13 +260,4 @@ def _called(found: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
                 f"`{found.__name__}` is a function and takes no arguments."
             )
         return found
-    try:
-        return found(*args, **kwargs)
-    except TypeError as error:
-        known = config.arguments(found)
-        reason = f"{error}."
-        if unknown := [name for name in kwargs if name not in known]:
-            hint = checks.near(unknown[0], known)
-            reason = f"{found.__name__} has no argument '{unknown[0]}'.{hint}"
-        takes = ", ".join(known) or "none"
-        raise ValueError(f"{reason} Arguments of {found.__name__}: {takes}.") from error
+    return config.called(found, args, kwargs)

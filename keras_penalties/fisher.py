@@ -12,6 +12,8 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.autodiff import gradient
 from keras_penalties.compiling import compiled
+from keras_penalties.datasets import as_tensor, endless, one_epoch, samples_of
+from keras_penalties.hosting.addresses import own_path
 from keras_penalties.numerics import joined, parted
 from keras_penalties.typing import Tensor
 
@@ -36,8 +38,8 @@ def fisher(model: keras.Model, data: Any, loss: Any = None) -> dict[str, np.ndar
             None: the one that the model was compiled with.
 
     Returns:
-        An array for each trained weight, by `variable.path`: the `weights` of a
-        `ToReference`.
+        An array for each trained weight, the `weights` of a `ToReference`, by the
+        weight's path without the model's own name: a key of `kp.penalize`.
 
     Raises:
         ValueError: if the model is not built, there is no one loss for all of its
@@ -45,11 +47,11 @@ def fisher(model: keras.Model, data: Any, loss: Any = None) -> dict[str, np.ndar
 
     Example:
         >>> import keras, numpy as np, keras_penalties as kp
-        >>> line = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        >>> line = keras.layers.Dense(1, "linear", False, "ones", name="line")
         >>> model = keras.Sequential([keras.Input((2,)), line])
         >>> x, y = np.array([[1.0, 0.0], [2.0, 1.0]]), np.zeros((2, 1))
         >>> found = kp.fisher(model, (x, y), loss="half_sum_squared_error")
-        >>> [round(float(f), 3) for f in found[line.kernel.path].ravel()]
+        >>> [round(float(f), 3) for f in found["line/kernel"].ravel()]
         [18.5, 4.5]
 
     Source: Kirkpatrick et al., "Overcoming Catastrophic Forgetting in Neural Networks",
@@ -70,7 +72,7 @@ def fisher(model: keras.Model, data: Any, loss: Any = None) -> dict[str, np.ndar
         checks.refuse("data", "at least one sample", data)
     means = np.split(total / count, np.cumsum([ops.size(w) for w in weights])[:-1])
     return {
-        w.path: mean.reshape(w.shape).astype("float32")
+        own_path(model, w.path): mean.reshape(w.shape).astype("float32")
         for w, mean in zip(weights, means, strict=True)
     }
 
@@ -104,17 +106,15 @@ def _squares_of(
 
 def _samples(data: Any) -> Iterator[tuple[Any, Any]]:
     """Batches of one sample."""
-    for batch in [data] if isinstance(data, tuple) else _batches(data):
+    if not isinstance(data, tuple):
+        checks.instance("data", data, (Iterable, keras.utils.PyDataset))
+        if endless(data):
+            checks.refuse("data", "a dataset that has an end", data)
+    for batch in [data] if isinstance(data, tuple) else one_epoch(data):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             checks.refuse("data", "a batch `(x, y)`, or an iterable of such", batch)
-        x, y = (keras.tree.map_structure(ops.convert_to_tensor, z) for z in batch)
-        for i in range(len(keras.tree.flatten(x)[0])):
+        x, y = (keras.tree.map_structure(as_tensor, z) for z in batch)
+        for i in range(samples_of(x)):
             yield tuple(
                 keras.tree.map_structure(lambda t, i=i: t[i : i + 1], z) for z in (x, y)
             )
-
-
-def _batches(data: Any) -> Iterable[Any]:
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(data.num_batches or 0))
-    return checks.instance("data", data, Iterable)

@@ -7,28 +7,34 @@ is written with the functions here, whose subgradient at a kink is 0.
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.autodiff import gradient, own_gradient
-from keras_penalties.compiling import fused, pays_to_fuse
+from keras_penalties.autodiff import own_gradient
 from keras_penalties.typing import Pullback, Tensor
 
+HUGE = 1e18
+"""From here on the squares of a float32, and sums of these, may overflow."""
 
-def widened(x: Tensor) -> Tensor:
-    """`x` in float32, or in float64 where it came so: half floats overflow in sums."""
+
+def plain_tensor(x: Any) -> Tensor:
+    """A tensor of the backend, of whatever has numbers: never a variable."""
     x = ops.convert_to_tensor(x)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         x = tf.convert_to_tensor(x)  # Keras lets a `tf.Variable` through
+    return x
+
+
+def widened(x: Any) -> Tensor:
+    """`x` in float32, or in float64 where it came so: half floats overflow in sums."""
+    x = plain_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
 
@@ -57,10 +63,63 @@ def bounded(x: Tensor, bound: float = 30.0) -> Tensor:
     """`x` held within ±bound, with slope 1 everywhere.
 
     For a parameter that is a logarithm: its exp and the square of that are finite, and
-    a parameter that has left the range still has a gradient that brings it back.
+    a parameter that has left the range still has a gradient that brings it back. An
+    infinite one has none.
     """
     inside = ops.stop_gradient(ops.clip(x, -bound, bound))
+    largest = largest_of(x)
+    x = ops.clip(x, -largest, largest)  # infinity less infinity would be NaN
     return inside + (x - ops.stop_gradient(x))
+
+
+def scaled(x: Tensor, axis: int | None = None) -> tuple[Tensor, Tensor]:
+    """`x` over a scale, and the scale: 1 unless sums of the entries overflow.
+
+    With an axis there is a scale for each vector along the axis.
+    """
+    largest = ops.max(ops.absolute(x), axis=axis, keepdims=axis is not None)
+    largest = ops.stop_gradient(largest)
+    # Not the largest entry itself: XLA multiplies by 1/scale, which would be 0.
+    scale = ops.where(largest > HUGE, 2.0**-32 * largest, ops.ones_like(largest))
+    return x / scale, scale
+
+
+def singular_values(
+    x: Tensor, most: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """U, σ, Vᵀ and a scale: `x = scale·U·σ·Vᵀ`, also of huge entries.
+
+    Only the `most` largest if a number is given, by a randomised method: in a subspace
+    of more than twice as many dimensions, unless that would be the whole space.
+    """
+    x, scale = scaled(x)
+    size = None if most is None else 2 * most + 8
+    if size is None or size >= min(x.shape):
+        u, s, vt = ops.svd(x, full_matrices=False)
+    else:
+        basis = _leading_basis(x, size)
+        u, s, vt = ops.svd(ops.matmul(ops.transpose(basis), x), full_matrices=False)
+        u = ops.matmul(basis, u)
+    return u[:, :most], s[:most], vt[:most], scale
+
+
+def _leading_basis(x: Tensor, size: int, iterations: int = 4) -> Tensor:
+    """Orthonormal columns that span nearly what the largest singular vectors span.
+
+    By subspace iteration from a fixed random start, so that no state is kept.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    basis = keras.random.normal((x.shape[1], size), dtype=dtype, seed=0)
+    basis = ops.qr(ops.matmul(x, basis))[0]
+    for _ in range(iterations):
+        basis = ops.qr(ops.matmul(ops.transpose(x), basis))[0]
+        basis = ops.qr(ops.matmul(x, basis))[0]
+    return basis
+
+
+def largest_of(x: Tensor) -> float:
+    """The largest number of the dtype of `x`."""
+    return float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
 
 
 def stirling_error(x: Tensor) -> Tensor:
@@ -102,7 +161,8 @@ def norm(
     """The Euclidean norm over `axis`, with gradient 0 at 0 and no overflow inside."""
     if axis is None:
         x, axis = ops.reshape(x, (-1,)), 0
-    largest = ops.stop_gradient(ops.max(ops.absolute(x), axis=axis, keepdims=True))
+    sizes = ops.absolute(x)
+    largest = ops.stop_gradient(ops.max(sizes, axis, True, initial=0.0))
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(x / scale), axis=axis, keepdims=True)
     # Both branches of a `where` are differentiated: sqrt must never see a 0.
@@ -110,6 +170,13 @@ def norm(
     root = ops.sqrt(ops.where(zero, ops.ones_like(squares), squares))
     result = scale * ops.where(zero, ops.zeros_like(squares), root)
     return result if keepdims else ops.squeeze(result, axis)
+
+
+def unless_empty(value: Tensor, x: Tensor) -> Tensor:
+    """The scalar `value`, or 0 where `x` has no entry, as a graph may learn late."""
+    if None not in x.shape:
+        return value
+    return ops.where(ops.size(x) == 0, ops.zeros_like(value), value)
 
 
 def joined(weights: Sequence[Any]) -> Tensor:
@@ -160,82 +227,3 @@ def index_first(x: Tensor, axis: int | Sequence[int] | None) -> tuple[list[int],
             raise ValueError(f"There is no axis {a} in shape {tuple(x.shape)}.")
     first = [a % rank for a in given]
     return [*first, *(a for a in range(rank) if a not in first)], len(first)
-
-
-_SLICES = 8
-
-
-def folded(fn: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """`fn` of eight slices along an axis, added up; the caller sums over the rest.
-
-    XLA sums one entry after another where it fuses the sum with `fn`, and takes another
-    pass over memory where it does not. To add eight slices, it works on many entries at
-    once, in the same pass as `fn`.
-    """
-    count = x.shape[axis] // _SLICES
-    *slices, rest = ops.split(x, [count * (k + 1) for k in range(_SLICES)], axis)
-    few = ops.sum(fn(rest), axis, keepdims=True) / count
-    return functools.reduce(operator.add, map(fn, slices)) + few
-
-
-def fold_axis(x: Tensor, axes: Sequence[int]) -> int | None:
-    """The axis along which `folded` pays, for a sum over these axes."""
-    longest = max(axes, key=lambda a: x.shape[a] or 0)
-    pays = pays_to_fuse(x) and x.shape[longest] >= 8 * _SLICES
-    return longest if pays else None
-
-
-def fused_sum(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`Σ fn(x)` over entries, on TensorFlow: one pass for it, one for its gradient.
-
-    The gradient computes from `x` again what it needs: to keep it from the first pass
-    would take passes over memory too.
-    """
-
-    def slope(x: Tensor, upstream: Tensor) -> Tensor:
-        return upstream * gradient(lambda x: ops.sum(fn(x)), x)
-
-    forward, backward = fused(functools.partial(folded, fn, axis=0)), fused(slope)
-
-    @own_gradient
-    def total(x: Tensor) -> tuple[Tensor, Pullback]:
-        sums = forward(ops.reshape(x, (-1,)))
-        return ops.sum(sums), lambda upstream: backward(x, upstream)
-
-    return total
-
-
-def length(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """The Euclidean norm over `axis`, which stays as an axis of size 1.
-
-    It takes as few passes over memory as possible. In float32 a norm below 1e-19 comes
-    out as 0, and one above 1.8e19 as 1.8e19; `norm` has no such limits. The gradient at
-    0 is 0.
-    """
-    largest = float(np.finfo(keras.backend.standardize_dtype(x.dtype)).max)
-
-    @own_gradient
-    def whole(x: Tensor) -> tuple[Tensor, Pullback]:
-        squares = ops.sum(_squares(x, axis), axis=tuple(axis), keepdims=True)
-        size = ops.sqrt(ops.minimum(squares, largest))
-
-        def pullback(upstream: Tensor) -> Tensor:
-            return x * (upstream / ops.where(size > 0, size, ops.ones_like(size)))
-
-        return size, pullback
-
-    return whole(x)
-
-
-def _squares(x: Tensor, axis: Sequence[int]) -> Tensor:
-    """Each entry's square, or sums of some of them along one of the axes."""
-    longest = fold_axis(x, axis)
-    if longest is None:
-        return ops.square(x)
-    return _fused_squares(longest, tuple(x.shape), x.dtype)(x)
-
-
-@functools.lru_cache(64)
-def _fused_squares(axis: int, *shape: Any) -> Callable[[Tensor], Tensor]:
-    """One compiled function for all tensors of a shape; the last few are kept."""
-    return fused(functools.partial(folded, ops.square, axis=axis))

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_penalties import checks
 from keras_penalties.registry import registered
-from keras_penalties.terms import terms
+from keras_penalties.terms import TermInfo, terms
 
 
 def plot_terms(
@@ -33,6 +33,7 @@ def plot_terms(
 
     Raises:
         ValueError: if the history has no loss, or no validation loss if that is wanted.
+        ImportError: if matplotlib is not installed.
 
     Example:
         >>> import numpy as np, keras_penalties as kp
@@ -44,8 +45,7 @@ def plot_terms(
         >>> axes.get_ylabel()
         'loss'
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     prefix = "val_" if validation else ""
     values, epochs, model = _read(history, model)
     if f"{prefix}loss" not in values:
@@ -67,8 +67,19 @@ def plot_terms(
     if (data > 0).all() and total.max() > 20 * total.min():
         ax.set_yscale("log")  # the loss falls by decades, and its end must stay visible
         ax.set_ylim(0.5 * data.min(), 1.2 * total.max())
-    ax.legend(frameon=False)
+    ax.legend(framealpha=0.9, edgecolor="none")  # on the bands it stays readable
     return ax
+
+
+def pyplot() -> Any:
+    """Matplotlib's `pyplot`, or an error that says what to install."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "A picture needs matplotlib: `pip install 'keras-penalties[demo]'`."
+        ) from error
+    return plt
 
 
 def _read(history: Any, model: Any) -> tuple[Mapping[str, Any], Any, Any]:
@@ -84,9 +95,18 @@ def _read(history: Any, model: Any) -> tuple[Mapping[str, Any], Any, Any]:
 
 
 def _names(values: Mapping[str, Any], model: Any) -> Sequence[str]:
-    """The names of the terms."""
+    """The names under which the terms in the loss are logged."""
     if model is not None:
-        return [t.name for t in terms(model)]
+        logged = [_logged(t) for t in terms(model) if t.in_loss]
+        return list(dict.fromkeys(name for names in logged for name in names))
     words = [e.name for kind in ("penalty", "layer") for e in registered(kind)]
     ending = re.compile(rf"(?!val_).+_({'|'.join(map(re.escape, words))})(_\d+)?")
     return [name for name in values if ending.fullmatch(name)]
+
+
+def _logged(term: TermInfo) -> Sequence[str]:
+    """The entries of the term's host: one entry can show the sum of many terms."""
+    names: Sequence[str] = (
+        term.owner.logs.names if term.host == "layer" else [term.name]
+    )
+    return names

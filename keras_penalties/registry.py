@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 import keras
@@ -51,6 +52,11 @@ class Entry:
     def package(self) -> str:
         """The part of the key before `>`."""
         return self.key.partition(">")[0]
+
+    @cached_property
+    def names(self) -> tuple[str, str, str]:
+        """The key, the string name and the class's own name."""
+        return self.key, self.name, self.obj.__name__
 
 
 _ENTRIES: dict[str, Entry] = {}
@@ -200,19 +206,18 @@ def lookup(name: str, kind: str, base: type = object) -> Any:
     Raises:
         ValueError: if there is none. The message has the names that are similar.
     """
-    entries = [e for e in registered(kind) if _fits(e.obj, base)]
-    entries.sort(key=lambda e: e.package != "keras_penalties")
-    for entry in entries:
-        if name in (entry.key, entry.name, entry.obj.__name__):
-            return entry.obj
+    named = [e for e in _ENTRIES.values() if name in e.names]
+    fitting = [e for e in named if e.kind == kind and _fits(e.obj, base)]
+    if fitting:
+        return min(fitting, key=lambda e: (e.package != "keras_penalties", e.key)).obj
     keras_names = compat.string_names(kind)
     holder = keras_names.get(name)
     if holder is not None and _fits(holder, base):
         return holder
-    known = {n for e in entries for n in (e.key, e.name)}
+    known = {n for e in registered(kind) if _fits(e.obj, base) for n in e.names[:2]}
     known |= {n for n, obj in keras_names.items() if _fits(obj, base)}
     hint = checks.near(name, known)
-    elsewhere = [e for e in registered() if name in (e.key, e.name, e.obj.__name__)]
+    elsewhere = sorted(named, key=lambda e: e.key)
     if elsewhere and elsewhere[0].kind != kind:
         hint = f" '{name}' is a {elsewhere[0].kind}, not a {kind}."
     elif elsewhere or holder is not None:

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks, compat
+from keras_penalties.hosting.addresses import own_path
 from keras_penalties.hosting.cautions import say_void
 from keras_penalties.hosting.targets import WeightTarget
 from keras_penalties.hosting.term import Term, term_name
@@ -157,18 +158,16 @@ def set_strength(model: keras.Model, term: str, value: float) -> None:
         [0.5]
     """
     value = checks.non_negative("value", value)
-    names = [t.name for t in terms(model)]
+    found = terms(model)
+    names = [t.name for t in found]
     if names.count(term) != 1:
         near = checks.near(term, names)
         checks.refuse("term", f"the name of one of `terms(model)`.{near}", term)
-    layers = [x for x in compat.flat_layers(model) if isinstance(x, PenaltyLayer)]
-    owners: list[Any] = [*layers, *_optimizers(model)]
-    for owner in owners:
-        for owned in owner.terms:
-            if owned.name == term:
-                _check_constant(owned)
-                owner.state.set(owned, value)
-                return
+    info = found[names.index(term)]
+    if info.term is not None:
+        _check_constant(info.term)
+        info.owner.state.set(info.term, value)
+        return
     checks.refuse(
         "term",
         "a term of a layer or an optimizer: in a Keras slot a strength is fixed when "
@@ -188,7 +187,7 @@ def _check_constant(term: Term) -> None:
         )
 
 
-def _optimizers(model: Any) -> list[PenaltyOptimizer]:
+def penalty_optimizers(model: Any) -> list[PenaltyOptimizer]:
     """The model's optimizers with terms, also inside others, their terms known."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
@@ -200,9 +199,16 @@ def _optimizers(model: Any) -> list[PenaltyOptimizer]:
     return found
 
 
+def name_in(model: Any, term: Term) -> str:
+    """The name of an optimizer's term, without the model's own name."""
+    path = term.target.path("")
+    inside = own_path(model, path) != path
+    return term.name.removeprefix(f"{model.name}_") if inside else term.name
+
+
 def _in_optimizer(model: Any) -> Iterator[TermInfo]:
     weights = {v.path: v for v in model.variables}
-    hosts = _optimizers(model)
+    hosts = penalty_optimizers(model)
     if hosts and compat.loses_optimizer(model):
         _warn_of_loss(model, hosts[0])
     for optimizer in hosts:
@@ -211,10 +217,10 @@ def _in_optimizer(model: Any) -> Iterator[TermInfo]:
             weight = weights.get(path)
             held = None if weight is None else optimizer.anchors.penalty(term, weight)
             yield TermInfo(
-                name=term.name,
+                name=name_in(model, term),
                 penalty=term.penalty,
                 strength=_number(optimizer.present_strength(term)),
-                target=path,
+                target=own_path(model, path),
                 host="optimizer",
                 acts=weight is None or bool(weight.trainable),
                 evaluated=_evaluated(optimizer, term, optimizer.iterations),

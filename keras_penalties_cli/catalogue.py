@@ -16,6 +16,7 @@ _KINDS = {
     "Model": "model",
     "Loss": "loss",
     "Regularizer": "penalty",
+    "Dense": "layer",
     "Layer": "layer",
     "Optimizer": "optimizer",
     "Metric": "metric",
@@ -24,6 +25,7 @@ _KINDS = {
     "Strength": "strength",
 }
 """The kind of a class that has a base of that name; the first that fits counts."""
+_Definition = ast.ClassDef | ast.FunctionDef
 
 
 @dataclass(frozen=True)
@@ -99,29 +101,51 @@ def summary(doc: str | None) -> str:
 
 
 class _Source:
-    """The classes and functions of a package's source."""
+    """The classes and functions of a package's source.
+
+    Parsing takes most of the time: only files that register something are parsed, and
+    those with a base of what these register.
+    """
 
     def __init__(self, package: Path) -> None:
-        self._trees = {
-            ".".join((PACKAGE, *path.relative_to(package).with_suffix("").parts)): tree
+        self._texts = {
+            _module(path.relative_to(package)): _text(path)
             for path in sorted(package.rglob("*.py"))
-            if (tree := ast.parse(_text(path)))
         }
+        self._trees: dict[str, ast.Module] = {}
 
     @cached_property
-    def _classes(self) -> dict[str, ast.ClassDef]:
-        nodes = (node for tree in self._trees.values() for node in tree.body)
-        return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    def _homes(self) -> dict[str, str]:
+        """The module of each class."""
+        return {
+            name: module
+            for module, text in self._texts.items()
+            for name in re.findall(r"^class (\w+)", text, re.MULTILINE)
+        }
+
+    def _tree(self, module: str) -> ast.Module:
+        if module not in self._trees:
+            self._trees[module] = ast.parse(self._texts[module])
+        return self._trees[module]
+
+    def _class(self, name: str) -> ast.ClassDef | None:
+        if name not in self._homes:
+            return None
+        nodes = self._tree(self._homes[name]).body
+        classes = (node for node in nodes if isinstance(node, ast.ClassDef))
+        return next((node for node in classes if node.name == name), None)
 
     def entries(self) -> Iterator[Entry]:
-        for module, tree in self._trees.items():
-            for node in tree.body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef) and _decorated(
-                    node
-                ):
-                    yield self._entry(module, node)
+        for module, text in self._texts.items():
+            if re.search(r"^@register\b", text, re.MULTILINE):
+                yield from self._registered(module)
 
-    def _entry(self, module: str, node: ast.ClassDef | ast.FunctionDef) -> Entry:
+    def _registered(self, module: str) -> Iterator[Entry]:
+        for node in self._tree(module).body:
+            if isinstance(node, _Definition) and _decorated(node):
+                yield self._entry(module, node)
+
+    def _entry(self, module: str, node: _Definition) -> Entry:
         key, name = f"{PACKAGE}>{node.name}", snake_case(node.name)
         if isinstance(node, ast.ClassDef):
             kinds = set(self._kinds(node))
@@ -140,21 +164,25 @@ class _Source:
         for base in self._bases(node):
             if base in _KINDS:
                 yield _KINDS[base]
-            elif base in self._classes:
-                yield from self._kinds(self._classes[base])
+            elif found := self._class(base):
+                yield from self._kinds(found)
 
     def _constructor(self, node: ast.ClassDef) -> ast.FunctionDef | None:
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
                 return item
         for base in self._bases(node):
-            found = self._classes.get(base)
+            found = self._class(base)
             if found and found is not node and (made := self._constructor(found)):
                 return made
         return None
 
 
-def _decorated(node: ast.ClassDef | ast.FunctionDef) -> bool:
+def _module(path: Path) -> str:
+    return ".".join((PACKAGE, *path.with_suffix("").parts))
+
+
+def _decorated(node: _Definition) -> bool:
     return any(re.match(r"register\b", ast.unparse(d)) for d in node.decorator_list)
 
 

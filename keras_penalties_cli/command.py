@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reading program has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # as a shell reports SIGPIPE
+    except OSError as error:  # such as a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(str(error))
     return status
 
 
@@ -47,8 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument(
         "text", nargs="?", default="", help="a word of name or docstring"
     )
-    kinds = ["layer", "loss", "model", "optimizer", "penalty", "schedule", "strength"]
-    names.add_argument("--kind", choices=kinds, help="show only one kind")
+    kinds = ["layer", "loss", "metric", "model", "optimizer", "penalty", "schedule"]
+    names.add_argument(
+        "--kind", choices=[*kinds, "strength"], help="show only one kind"
+    )
     _json_option(names)
     names.set_defaults(run=_list)
 
@@ -65,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train on real digits and write a report")
     option = partial(demo.add_argument, help="default: %(default)s")
     option("--out", type=Path, default=Path("demo-report"), metavar="DIR")
-    option("--epochs", type=_count, default=20, metavar="N")
+    option("--epochs", type=_count, default=40, metavar="N")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -157,6 +162,12 @@ def _demo(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)  # before it trains, not after
         demo.run(args.out, args.epochs)
     except ModuleNotFoundError as error:
+        if error.name in ("tensorflow", "jax", "torch"):
+            return _complain(
+                f"{error.name}, the backend that Keras starts, is not installed: set "
+                "the environment variable KERAS_BACKEND to tensorflow, jax or torch, "
+                "whichever is"
+            )
         return _complain(f"{error}: pip install 'keras-penalties[demo]'")
     except OSError as error:
         return _complain(str(error))

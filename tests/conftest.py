@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Generator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import fresh
 import hypothesis
 import keras
 import pytest
@@ -25,7 +24,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("default")
 
 pytest.register_assert_rewrite("laws")
-BACKEND = keras.backend.backend()
+collect_ignore = ["data"]  # what SAELens has written, and the program that asks it to
+BACKEND = os.environ["KERAS_BACKEND"] = keras.backend.backend()
 
 
 def pytest_report_header() -> str:
@@ -34,6 +34,13 @@ def pytest_report_header() -> str:
 
 def release(version: str) -> list[int]:
     return [int(n) for n in version.split(".")[:3]]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if BACKEND == "tensorflow" else ():
+        if item.get_closest_marker("slow_on_tensorflow"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,18 +77,8 @@ def fresh_process(tmp_path):
     """Run Python source in a new process on the same backend; its stdout comes back."""
 
     def run(source: str, stdin: str = "", **env: str) -> str:
-        script = tmp_path / "fresh.py"
+        script = tmp_path / "script.py"
         script.write_text(source)
-        result = subprocess.run(
-            [sys.executable, str(script)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "KERAS_BACKEND": BACKEND, **env},
-            cwd=tmp_path,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result.stdout.strip()
+        return fresh.run(script, stdin, env)
 
     return run

@@ -50,14 +50,14 @@ def make(folder: Path, good: Path) -> Iterator[Path]:
     for n in range(40):
         yield _put(folder / f"cut{n}.keras", whole[: len(whole) * n // 40])
     for n in range(30):
-        yield _put(folder / f"flipped{n}.keras", _flipped(whole, 1 + n % 3 * 20, rng))
+        yield _put(folder / f"flipped{n}.keras", flipped(whole, 1 + n % 3 * 20, rng))
     for n in range(30):  # the archive itself is whole
-        inside = _flipped(weights, 1 + n * 4, rng)
+        inside = flipped(weights, 1 + n * 4, rng)
         yield write(folder / f"weights{n}.keras", config, inside)
     for n in range(60):
         changed = copy.deepcopy(config)
         for _ in range(1 + n % 6):
-            _swap(changed, rng)
+            swap(changed, rng)
         yield write(folder / f"swapped{n}.keras", changed, weights)
     for name, content in crafted(config).items():
         yield write(folder / f"{name}.keras", content, weights)
@@ -70,13 +70,13 @@ def make(folder: Path, good: Path) -> Iterator[Path]:
         yield _put(folder / name, content)
 
 
-def _flipped(content: bytes, count: int, rng: random.Random) -> bytes:
+def flipped(content: bytes, count: int, rng: random.Random) -> bytes:
     """Some bits flipped, most of them where a file says what it holds."""
-    flipped = bytearray(content)
+    changed = bytearray(content)
     for n in range(count):
         places = range(len(content) if n % 2 else min(len(content), 4096))
-        flipped[rng.choice(places)] ^= 1 << rng.randrange(8)
-    return bytes(flipped)
+        changed[rng.choice(places)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
 
 
 def _put(path: Path, content: bytes) -> Path:
@@ -84,7 +84,7 @@ def _put(path: Path, content: bytes) -> Path:
     return path
 
 
-def _swap(config: Any, rng: random.Random) -> None:
+def swap(config: Any, rng: random.Random, wrong: list[Any] = WRONG) -> None:
     """Put something wrong in the place of one value, or leave the value out."""
     places = []
     stack = [config]
@@ -99,7 +99,7 @@ def _swap(config: Any, rng: random.Random) -> None:
     if rng.random() < 0.1 and isinstance(node, dict):
         del node[key]
     else:
-        node[key] = copy.deepcopy(rng.choice(WRONG))
+        node[key] = copy.deepcopy(rng.choice(wrong))
 
 
 def crafted(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from hypothesis import strategies as st
@@ -56,11 +58,23 @@ def extreme(penalty: Penalty) -> list[np.ndarray]:
 
 
 def largest(penalty: Penalty) -> list[np.ndarray]:
-    """All entries, or some, at the end of float32."""
+    """All entries, some or one at the end of float32."""
     x = generic(penalty, seed=2)[-1]
     some = np.arange(x.size).reshape(x.shape) % 3 == 0
-    kinds = [3.4e38 * np.sign(x), np.where(some, 3.4e38, x), 0.0 * x - 3.4e38]
+    one = x.copy()
+    one.reshape(-1)[x.size // 2] = -3.4e38
+    kinds = [3.4e38 * np.sign(x), np.where(some, 3.4e38, x), 0.0 * x - 3.4e38, one]
     return [np.clip(x, *penalty.domain) for x in kinds]
+
+
+def huge(x: np.ndarray) -> Iterator[np.ndarray]:
+    """One entry, or all, at ±1e30 and at the ends of float32."""
+    for size in (1e30, 3.4e38):
+        yield size * np.sign(x)
+        for s in (size, -size):
+            one = np.array(x, "float64")
+            one.reshape(-1)[x.size // 2] = s
+            yield from (one, np.full(x.shape, s))
 
 
 def tensors(

@@ -71,6 +71,7 @@ def distance(weights, x, values):
 # The start.
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_start_is_the_weight_before_the_first_step(host, tmp_path):
     model, line = hosted(host, P.ToReference(2.0, "start"))

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import BACKEND
+
+pytestmark = pytest.mark.one_backend
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FILES = sorted(
@@ -104,3 +107,57 @@ def test_each_benchmark_runs_at_tiny_sizes(file, monkeypatch, tmp_path):
     if "SAELens is not installed" in finished.stdout:
         pytest.skip("SAELens is not installed")
     assert '"ratio"' in (tmp_path / "r").read_text()
+
+
+def test_a_filter_is_an_edge_only_if_it_has_one_place_and_one_angle(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    from edges import PLACES, edges
+
+    y, x = np.meshgrid(PLACES, PLACES, indexing="ij")
+    square = x**2 + y**2
+    good = {
+        "step": np.where(x + 0.6 * y > 0.3, 1.0, -1.0) * np.exp(-square / 30),
+        "bar": np.exp(-0.5 * (0.8 * x - 0.6 * y) ** 2),
+    }
+    bad = {
+        "noise": np.random.default_rng(0).normal(size=(8, 8)),
+        "blob": np.exp(-square / 4),
+        "ring": np.exp(-square / 4) - np.exp(-square / 16) / 4,
+        "board": np.cos(x) * np.cos(y),
+        "two waves": np.cos(2 * x + y) + np.cos(x - 2 * y),
+        "one pixel": np.where(square < 1, np.sign(x) == np.sign(y), 0.0),
+        "flat": np.ones((8, 8)),
+    }
+    found = edges(np.array([f.ravel() for f in {**good, **bad}.values()]))
+    assert found.tolist() == [True] * len(good) + [False] * len(bad)
+
+
+@pytest.mark.slow
+def test_the_objective_of_ng_is_the_models(monkeypatch):
+    pytest.importorskip("skimage", reason="its photographs")
+    monkeypatch.syspath_prepend(FOLDER)
+    import bench_ng
+    from scipy.optimize import approx_fprime
+
+    x = bench_ng.patches()[:50]
+    model = bench_ng.untrained()
+    model.compile("sgd", "half_sum_squared_error")
+    weights = bench_ng.weights_of(model)
+    given = x.astype("float64"), bench_ng.HIDDEN, model.rate
+    value, slope = bench_ng.objective(weights, *given)
+    theirs = model.evaluate(x, x, batch_size=50, verbose=0, return_dict=True)["loss"]
+    assert theirs == pytest.approx(value, rel=1e-5)
+    numeric = approx_fprime(weights, lambda w: bench_ng.objective(w, *given)[0])
+    np.testing.assert_allclose(slope, numeric, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_bench_ng_says_so_if_too_few_steps_miss_the_bars():
+    pytest.importorskip("skimage", reason="its photographs")
+    command = [sys.executable, FOLDER / "bench_ng.py", "--quick"]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND}
+    printed = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "| noise | 0 of 1,000 |" in printed
+    assert printed.count("**not met**") >= 2  # 100 steps explain little

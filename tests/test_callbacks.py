@@ -42,7 +42,8 @@ class TestRows:
             l1 = 2.0 * np.sum(batches[step % 3]) / len(batches[step % 3])
             assert row.pop("epoch") == step // 3
             assert row.pop("batch") == step % 3
-            bias = model.layers[-1].layer.bias.path.replace("/", "_")
+            bias = model.layers[-1].layer.bias.path.removeprefix(f"{model.name}/")
+            bias = bias.replace("/", "_")
             assert row == pytest.approx(
                 {
                     "a_l1": l1,
@@ -62,6 +63,36 @@ class TestRows:
         assert len(read) == len(logger.rows) == 6
         assert float(read[4]["d_kernel_l1"]) == pytest.approx(36.0)
         assert [p.name for p in tmp_path.iterdir()] == ["terms.csv"]
+
+    @pytest.mark.slow_on_tensorflow
+    def test_a_resumed_training_goes_on_with_the_files_rows(self, tmp_path):
+        options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+
+        def train(model, epochs, start=0, **more):
+            logger = TermLogger(tmp_path / "terms.csv", **more)
+            model.fit(
+                X, X, epochs=epochs, initial_epoch=start, callbacks=[logger], **options
+            )
+            return (tmp_path / "terms.csv").read_text()
+
+        whole = train(model_of_terms(), 3)
+        model = model_of_terms()
+        train(model, 2)
+        # The kill came after the rows of epoch 1, and before the backup of that epoch.
+        again = model_of_terms()
+        again.fit(X, X, epochs=1, **options)
+        assert train(again, 3, 1, resume=True) == whole
+        assert train(again, 4, 3) != whole  # the default begins anew
+
+    def test_another_file_is_not_taken_for_rows(self, tmp_path):
+        path = tmp_path / "terms.csv"
+        path.write_text("epoch,loss\n0,nan\n")
+        logger = TermLogger(path, resume=True)
+        with pytest.raises(ValueError, match="a CSV file that a TermLogger wrote"):
+            logger.on_epoch_begin(0)
+        assert path.read_text() == "epoch,loss\n0,nan\n"
+        with pytest.raises(ValueError, match="argument `path`"):
+            TermLogger(resume=True)
 
     def test_what_nobody_else_logs_is_computed(self):
         """Slots and Proximal, from the weights after the step."""

@@ -7,6 +7,8 @@ import pytest
 import keras_penalties as kp
 from keras_penalties import checks
 
+pytestmark = pytest.mark.one_backend
+
 
 class Wordy:
     def __repr__(self):

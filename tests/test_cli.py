@@ -13,6 +13,8 @@ import keras_penalties as kp
 from keras_penalties.registry import registered, snake_case
 from keras_penalties_cli import catalogue, command
 
+pytestmark = pytest.mark.one_backend
+
 OWN = list(registered(package="keras_penalties"))
 READ = catalogue.entries()
 
@@ -153,6 +155,15 @@ def test_as_a_module_clean_on_stdout_and_safe_without_a_reader(module):
     assert shown.stdout == f"keras-penalties {kp.__version__}\n"
     assert left.wait() == 141
     assert "Error" not in left.stderr.read()
+
+
+def test_demo_says_which_backend_is_missing(capsys, monkeypatch, tmp_path):
+    def started(out, epochs):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    monkeypatch.setattr("keras_penalties.demo.run", started)
+    assert run("demo", "--out", str(tmp_path)) == 1
+    assert "KERAS_BACKEND to tensorflow, jax or torch" in capsys.readouterr().err
 
 
 def test_demo_says_at_once_that_it_cannot_write(capsys, tmp_path):

@@ -477,6 +477,7 @@ def trained():
     return model
 
 
+@pytest.mark.slow_on_tensorflow
 def test_names_and_compile_state_are_kept_and_training_goes_on(tmp_path):
     model = trained()
     x = RNG(0).normal(size=(8, 4)).astype("float32")
@@ -509,9 +510,9 @@ def test_names_and_compile_state_are_kept_and_training_goes_on(tmp_path):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras exports no SavedModel on torch")
 def test_it_exports(tmp_path):
+    tf = pytest.importorskip("tensorflow")  # which writes it for JAX too
     small = kp.compact(trained())
     small.export(str(tmp_path / "saved"), verbose=False)
-    import tensorflow as tf
 
     x = RNG(0).normal(size=(3, 4)).astype("float32")
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
@@ -622,6 +623,7 @@ def test_what_comes_back_has_types():
     model = built(layers.Dense(4), layers.Dense(2), shape=(3,))
     plan = Plan(model)
     assert plan.removes_nothing
+    assert plan._repr_html_().count("<tr>") == len(str(plan).splitlines()) == 3
     assert {type(row).__name__ for row in plan.rows} == {"Row"}
     assert isinstance(plan.apply(), keras.Model)
     found = kp.sparsity(model)

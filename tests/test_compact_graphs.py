@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import keras
 import numpy as np
+import pytest
 from conftest import BACKEND
 from keras import layers, ops
 
@@ -181,6 +182,7 @@ def images():
     return np.random.default_rng(1).normal(size=(4, *IMAGE)).astype("float32")
 
 
+@pytest.mark.slow_on_tensorflow
 @few
 @hypothesis.given(st.data())
 def test_consistent_zeros_go_wholly(data):
@@ -199,6 +201,7 @@ def test_consistent_zeros_go_wholly(data):
     assert all(row.before == row.after for row in again.rows)
 
 
+@pytest.mark.slow_on_tensorflow
 @few
 @hypothesis.given(st.data())
 def test_any_zeros_leave_the_outputs(data):

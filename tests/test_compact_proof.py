@@ -15,6 +15,7 @@ FACTORS = {"mlp": (5.0, 5.0), "lenet": (2.5, 1.8), "residual": (2.0, 2.0)}
 
 
 @pytest.mark.slow
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", MODELS)
 def test_smaller_at_the_same_accuracy(name):
     """Penalised, compacted and tuned; against as many epochs without a penalty."""

@@ -30,6 +30,12 @@ def hooks():
     return module
 
 
+@pytest.fixture(scope="module")
+def reference(hooks):
+    """The text of each reference page by its path, written once for all objects."""
+    return hooks.reference_pages()
+
+
 # A page takes a process and some seconds; CI runs them all.
 CODE = [
     pytest.param(p, marks=[] if p.name == "README.md" else pytest.mark.slow)
@@ -67,14 +73,21 @@ def test_the_menu_has_every_page(hooks):
     assert menu == written | set(hooks.ROOT_PAGES)
 
 
+def test_the_choice_of_a_penalty_has_every_penalty():
+    page = (ROOT / "docs" / "which_penalty.md").read_text()
+    known = registered("penalty", "keras_penalties")
+    absent = [e.obj.__name__ for e in known if f"`{e.obj.__name__}" not in page]
+    assert absent == ["Sum"]  # which `+` makes
+
+
 @pytest.mark.parametrize(
     "entry", registered(package="keras_penalties"), ids=lambda e: e.obj.__name__
 )
-def test_every_registered_object_is_documented(hooks, entry):
+def test_every_registered_object_is_documented(hooks, reference, entry):
     assert hooks.problems(entry) == []
-    page = hooks.reference_pages()[f"reference/{entry.kind}.md"]
+    page = reference[f"reference/{entry.kind}.md"]
     path = f"{entry.obj.__module__}.{entry.obj.__name__}"
-    assert f"](#{path}) | `{entry.name}` | `{entry.key}` |" in page
+    assert f"](#{path}) | `{entry.name}` |" in page
     assert f"\n::: {path}\n" in page
 
 

@@ -374,6 +374,7 @@ class TestWorkedCases:
         model.fit(data, epochs=20, verbose=0)
         assert np.linalg.norm(model.get_layer("code").get_weights()[0]) < 0.5 * norm
 
+    @pytest.mark.slow_on_tensorflow
     def test_distillation_from_a_teacher(self):
         x, label = keras.Input((3,)), keras.Input((1,))
         teacher = keras.Sequential([keras.Input((3,)), layers.Dense(4)], name="teacher")

@@ -439,6 +439,7 @@ class TestSummary:
         assert (kernel.zeros, kernel.size, kernel.strength) == (3, 6, 0.5)
         assert rows["d_l2"].zeros is None
 
+    @pytest.mark.slow_on_tensorflow
     @pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
     def test_shares_are_of_the_whole_and_the_model_stays(self, make):
         model, x, y, _, _ = make()
@@ -561,6 +562,8 @@ class Checked(html.parser.HTMLParser):
             self.cells.append(data)
 
 
+@pytest.mark.slow_on_tensorflow
+@pytest.mark.one_backend
 class TestForms:
     def test_html_is_whole_and_escaped(self):
         name = "<script>alert(1)<b>&"
@@ -606,6 +609,10 @@ class TestForms:
             ("√(Cⱼⱼ + 10⁻⁴)", r"\sqrt{C_{jj} + 10^{-4}}"),
             ("ŷ ≤ γ₊", r"\hat{y} \leq \gamma _{+}"),
             ("log_t1 λ", r"\log _{\mathrm{t1}} \lambda"),
+            ("∂²f / ∂x", r"\frac{\partial ^{2}f}{\partial x}"),
+            ("Σ ∫₀^|x| x̂ du", r"\sum \int _{0}^{|x|} \hat{x} \mathrm{du}"),
+            ("p**2 * mean rate", r"p^{2} * \mathrm{mean}\ \mathrm{rate}"),
+            ("x.T @ x", r"\mathrm{x.T\ @\ x}"),  # code stays as it is
         ],
     )
     def test_latex_of_what_formulas_hold(self, written, expected):

@@ -11,6 +11,8 @@ import keras_penalties as kp
 from keras_penalties import expressions
 from keras_penalties.registry import registered
 
+pytestmark = pytest.mark.one_backend
+
 L1, L2 = kp.penalties.L1, kp.penalties.L2
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_backend
+
 PACKAGE = Path(__file__).parents[1] / "keras_penalties"
 FLOORS = {
-    0: "registry config anchors checks typing autodiff numerics compiling compat "
-    "expressions discovery docstrings tables",
-    1: "strengths penalties losses",
+    0: "registry config anchors checks typing autodiff numerics sums compiling compat "
+    "expressions discovery docstrings files masks tables datasets",
+    1: "strengths penalties losses metrics",
     2: "hosting",
-    3: "layers optimizers terms plots callbacks fisher compaction explain penalize",
+    3: "layers optimizers terms plots callbacks fisher compaction explain penalize "
+    "activations dictionary paths",
     4: "models __init__ demo __main__",
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units.split()}

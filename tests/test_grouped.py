@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
-from laws.book import PRECISE, equal, prox, slope, tensor, value
+from laws.book import PRECISE, entries, equal, prox, slope, tensor, value
 from least_squares import regression
 from skglm.penalties import WeightedL1GroupL2
 from skglm.utils import prox_funcs
@@ -284,7 +284,7 @@ def test_a_concave_prox_finds_the_global_minimum_along_the_ray(inner, t):
     for row, moved in zip(2 * X, u, strict=True):
         ray = np.linspace(0.0, 1.2, 4001)[:, None] * row
         lengths = np.linalg.norm(ray, axis=1)
-        phi = np.array([value(inner, [n]) for n in lengths[::20]])
+        phi = entries(inner, lengths[::20])
         costs = t * 3**0.5 * phi + 0.5 * np.sum((ray - row)[::20] ** 2, axis=1)
         length = np.linalg.norm(moved)
         ours = t * 3**0.5 * value(inner, [length]) + 0.5 * np.sum((moved - row) ** 2)

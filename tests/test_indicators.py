@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from descend import descend
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -178,9 +179,9 @@ def least_squares(penalty, inner, steps):
     dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((5,)), dense])
     optimizer = kp.optimizers.Proximal(inner, {".*kernel": penalty})
-    model.compile(optimizer, loss="mean_squared_error")
+    model.compile(optimizer, loss=keras.losses.MeanSquaredError())
     x32, y32 = x.astype("float32"), y.astype("float32")[:, None]
-    model.fit(x32, y32, batch_size=40, epochs=steps, verbose=0, shuffle=False)
+    descend(model, x32, y32, steps)
     return array(dense.kernel)[:, 0], x, y
 
 

@@ -278,6 +278,7 @@ class TestState:
             for name, value in by_hand.items():
                 assert logs[name] == pytest.approx(value, rel=1e-5), name
 
+    @pytest.mark.slow_on_tensorflow
     def test_dropout_and_random_probes_train_under_jit(self):
         net = keras.Sequential(
             [layers.Dense(4, "tanh"), layers.Dropout(0.5)], name="code"
@@ -363,6 +364,7 @@ class TestDerivative:
         known[[0, -1]] = 16.0
         return net, model, [points, known, np.cos(points[:, 0])]
 
+    @pytest.mark.slow_on_tensorflow
     def test_a_physics_residual_is_learned_and_reloads(self, tmp_path):
         net, model, data = self.physics()
         many = [np.concatenate([d] * 100) for d in data]

@@ -21,6 +21,8 @@ from keras_penalties.registry import registered
 from keras_penalties_cli import command
 from keras_penalties_cli.inspection import Refused, hosts, inspected, printed, weights
 
+pytestmark = pytest.mark.one_backend
+
 X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
 
 
@@ -118,6 +120,32 @@ def test_a_sparse_autoencoder_shows_its_terms(tmp_path, decay):
     assert "import keras_penalties," in texts(report, "import")
 
 
+DICTIONARIES = {
+    "ReLUAutoencoder": lambda: kp.models.ReLUAutoencoder(4, "l1(0.1) + l2(0.2)"),
+    "TopKAutoencoder": lambda: kp.models.TopKAutoencoder(4, 2),
+    "BatchTopKAutoencoder": lambda: kp.models.BatchTopKAutoencoder(4, 2, aux=None),
+    "MatryoshkaAutoencoder": lambda: kp.models.MatryoshkaAutoencoder(4, 2, [1, 3]),
+    "JumpReLUAutoencoder": lambda: kp.models.JumpReLUAutoencoder(4, kp.Target(2.0)),
+    "GatedAutoencoder": lambda: kp.models.GatedAutoencoder(4),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n[:4] in ("ReLU", "TopK", "Batc")))
+        for n in DICTIONARIES
+    ],
+)
+def test_a_dictionary_shows_its_terms(tmp_path, name):
+    model = DICTIONARIES[name]()
+    model.compile("adam", loss="half_sum_squared_error")
+    model.fit(X, X, verbose=0)
+    report = report_of(model, tmp_path)
+    assert_as_terms(report, model)
+    assert not texts(report, "unseen")
+
+
 def test_losses_that_are_learned(tmp_path):
     x, y = keras.Input((3,)), keras.Input((1,))
     guess = keras.layers.Dense(1)(x)
@@ -140,15 +168,15 @@ def test_a_pattern_that_fits_several_weights(tmp_path, scaled):
         sparse = keras.optimizers.LossScaleOptimizer(sparse)
     model.compile(sparse, "mse")
     model.fit(X, X[:, :2], verbose=0)
-    kp.set_strength(model, "m_a_kernel_l1", 0.5)
-    kp.set_strength(model, "m_b_kernel_l1", 0.5)
+    kp.set_strength(model, "a_kernel_l1", 0.5)
+    kp.set_strength(model, "b_kernel_l1", 0.5)
     report = report_of(model, tmp_path)
     assert [(t["target"], t["strength"]["text"]) for t in report["terms"]] == [
         ("./kernel", "0.5, built with 0.1"),
         ("./kernel", "0.2"),
     ]
     assert report["unread"] == []
-    kp.set_strength(model, "m_b_kernel_l1", 0.7)
+    kp.set_strength(model, "b_kernel_l1", 0.7)
     report = report_of(model, tmp_path)
     assert report["terms"][0]["strength"]["now"] is None
     assert "._kernel_l1" in report["unread"][0]
@@ -232,9 +260,18 @@ HOSTS = {
 def test_every_class_that_hosts_terms_is_known():
     assert set(hosts.HOSTS) == set(HOSTS)
     optimizers = registered("optimizer", "keras_penalties")
-    assert set(hosts.OPTIMIZERS) == {e.obj.__name__ for e in optimizers}
+    assert set(hosts.WRAPPERS) == {e.obj.__name__ for e in optimizers}
     models = registered("model", "keras_penalties")
-    assert {e.obj.__name__ for e in models} == {"SparseAutoencoder"}
+    assert {e.obj.__name__ for e in models} == {"SparseAutoencoder", *DICTIONARIES}
+
+
+def test_the_terms_within_hold_zeros(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="a")])
+    sparse = kp.optimizers.Proximal("sgd", {"a/kernel": "l1(0.1)"})
+    model.compile(kp.optimizers.HoldZeros(sparse), "mse")
+    model.fit(X, X[:, :2], verbose=0)
+    (term,) = report_of(model, tmp_path)["terms"]
+    assert (term["target"], term["strength"]["text"]) == ("a/kernel", "0.1")
 
 
 @pytest.mark.parametrize("cls", HOSTS.values(), ids=HOSTS)
@@ -396,7 +433,7 @@ def assert_answers(paths):
         assert status == 0 or len(out + err) > 20, (path, "without a reason")
         assert "Traceback" not in out + err
         assert "\x1b" not in out + err, path
-        assert seconds < 1.0, (path, seconds)
+        assert seconds < 5.0, (path, seconds)  # of the processor: beyond, it hangs
     assert max(peaks) < 500
     assert imported == []
     return {Path(path).stem: (status, out + err) for path, status, *_, out, err in rows}

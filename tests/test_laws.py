@@ -5,6 +5,7 @@ from laws import (
     CLASS_LAWS,
     LAYER_LAWS,
     LOSS_LAWS,
+    METRIC_LAWS,
     PENALTY_LAWS,
     STRENGTH_LAWS,
     cases,
@@ -19,7 +20,7 @@ STRENGTHS = [e for e in registered() if e.obj in vars(kp.strengths).values()]
 CLASSES = [
     *(
         e
-        for k in ("penalty", "loss", "layer")
+        for k in ("penalty", "loss", "layer", "metric")
         for e in registered(k, "keras_penalties")
     ),
     *STRENGTHS,
@@ -38,6 +39,11 @@ def test_loss(law, make):
 
 @pytest.mark.parametrize(("law", "make"), pairs(LAYER_LAWS, cases("layer")))
 def test_layer(law, make):
+    law(make())
+
+
+@pytest.mark.parametrize(("law", "make"), pairs(METRIC_LAWS, cases("metric")))
+def test_metric(law, make):
     law(make())
 
 

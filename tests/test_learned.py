@@ -73,6 +73,7 @@ def slowing():
     return keras.optimizers.Adam(rate, beta_2=0.9)
 
 
+@pytest.mark.slow_on_tensorflow
 def test_they_go_to_where_scipy_finds_the_minimum():
     """Over the slope and both strengths at once; a fixed sum goes elsewhere."""
 
@@ -95,6 +96,7 @@ def test_they_go_to_where_scipy_finds_the_minimum():
     assert np.max(abs(slopes[1] - slope)) > 0.1  # the large loss has it all
 
 
+@pytest.mark.slow_on_tensorflow
 def test_apart_each_strength_is_of_its_own_least_loss():
     """No slope is shared: least squares, and `1 / (2·L)` of what it leaves."""
     model, predicts = two_losses(

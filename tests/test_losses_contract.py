@@ -13,6 +13,7 @@ from keras_penalties.losses.base import BatchLoss
 
 LOSSES = [pytest.param(make(), id=name) for name, make in cases("loss")]
 EVERY = pytest.mark.parametrize("loss", LOSSES)
+ONE_BACKEND = pytest.mark.one_backend
 
 
 def data(loss, batch=6, seed=0):
@@ -38,7 +39,7 @@ def test_extreme_predictions_are_finite(loss):
 
 @EVERY
 def test_a_misspelt_option_is_named(loss):
-    with pytest.raises(TypeError, match="'nmae'"):
+    with pytest.raises(ValueError, match=r"'nmae'.*'name'"):
         type(loss).from_config({**loss.get_config(), "nmae": "other"})
 
 
@@ -141,7 +142,13 @@ def compiled(fn):
 
 
 @pytest.mark.slow
-@EVERY
+@pytest.mark.parametrize(
+    "loss",
+    [  # TensorFlow compiles for two seconds: there CI takes each class' first example
+        pytest.param(make(), id=name, marks=() if name.endswith("-0") else ONE_BACKEND)
+        for name, make in cases("loss")
+    ],
+)
 def test_fit_trains_by_it(loss, tmp_path):
     """Keras compiles the whole step, with XLA on TensorFlow; the file reloads."""
     y_true, y_pred = data(loss, batch=8)
@@ -149,7 +156,10 @@ def test_fit_trains_by_it(loss, tmp_path):
     dense = keras.layers.Dense(y_pred.shape[-1])
     model = keras.Sequential([keras.Input((3,)), dense])
     model.compile(keras.optimizers.Adam(0.05), loss=loss)
-    losses = model.fit(x, y_true, epochs=30, batch_size=8, verbose=0).history["loss"]
+    # Two long epochs: TensorFlow takes longer to start one than for its steps.
+    often = [np.concatenate([a] * 15) for a in (x, y_true)]
+    fitted = model.fit(*often, epochs=2, batch_size=8, shuffle=False, verbose=0)
+    losses = fitted.history["loss"]
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0]
     model.save(tmp_path / "model.keras")

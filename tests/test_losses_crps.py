@@ -1,9 +1,10 @@
 """Scores against scoringrules, by simulation, and by what makes them proper."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
-import scoringrules
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -14,14 +15,20 @@ from keras_penalties.losses import EnergyScore, EnsembleCRPS, GaussianCRPS
 seeds = st.integers(0, 10**6)
 
 
-def test_gaussian_is_scoringrules():
+@pytest.fixture(scope="module")
+def scoringrules():
+    """Imported where it is needed: the import compiles for seconds."""
+    return importlib.import_module("scoringrules")
+
+
+def test_gaussian_is_scoringrules(scoringrules):
     y, m, s = normal(30, 1, 2.0), normal(30, 2), normal(30, 3)
     expected = scoringrules.crps_normal(y, m, np.exp(s))
     agrees(GaussianCRPS(), y, np.stack([m, s], axis=-1), expected)
 
 
 @pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
-def test_ensemble_is_scoringrules(fair, estimator):
+def test_ensemble_is_scoringrules(scoringrules, fair, estimator):
     y, members = normal((20, 2), 1), normal((20, 5, 2), 2)
     of_each = scoringrules.crps_ensemble(
         y, np.moveaxis(members, 1, -1), estimator=estimator
@@ -32,7 +39,7 @@ def test_ensemble_is_scoringrules(fair, estimator):
 
 
 @pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
-def test_energy_score_is_scoringrules(fair, estimator):
+def test_energy_score_is_scoringrules(scoringrules, fair, estimator):
     y, members = normal((20, 3), 1), normal((20, 4, 3), 2)
     expected = scoringrules.es_ensemble(y, members, estimator=estimator)
     agrees(EnergyScore(fair), y, members.reshape(20, 12), expected)

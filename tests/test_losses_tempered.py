@@ -91,6 +91,7 @@ def test_the_gradient_is_the_surplus_of_probability(alpha, seed):
     np.testing.assert_allclose(p.sum(axis=-1), 1.0, atol=1e-4)
 
 
+@pytest.mark.slow_on_tensorflow
 @given(alphas, seeds)
 def test_entmax_loss_is_0_where_it_is_sure(alpha, seed):
     labels, z = labelled(6, seed)
@@ -104,6 +105,7 @@ def test_entmax_loss_is_0_where_it_is_sure(alpha, seed):
         close(slope(loss, labels, z), 0.0)
 
 
+@pytest.mark.slow_on_tensorflow
 @given(alphas, seeds)
 def test_soft_targets_cost_least_at_their_own_probabilities(alpha, seed):
     """Fenchel-Young: 0 exactly where p = y, and above it elsewhere."""
@@ -170,6 +172,7 @@ def test_untempered_is_the_crossentropy():
         np.testing.assert_allclose(samples(near, labels, z), expected, rtol=1e-5)
 
 
+@pytest.mark.slow_on_tensorflow
 @given(st.sampled_from([(0.0, 1.5), (0.5, 1.0), (0.9, 3.0)]), seeds)
 def test_bi_tempered_is_bounded_and_a_divergence(temperatures, seed):
     t1, t2 = temperatures

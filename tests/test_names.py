@@ -1,5 +1,7 @@
 """String names: in `compile`, in slots, in `get`, and what a clash says."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -227,3 +229,13 @@ class TestTheUsersOwn:
 )
 def test_snake_case(name, expected):
     assert snake_case(name) == expected
+
+
+PUBLIC = [kp, *(vars(kp)[n] for n in kp.__all__ if inspect.ismodule(vars(kp)[n]))]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
+def test_dir_shows_the_public_names_only(module):
+    assert dir(module) == sorted(set(module.__all__))
+    assert all(hasattr(module, name) for name in dir(module))
+    assert not {"annotations", "sys", "discover", "keras"} & set(dir(module))

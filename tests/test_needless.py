@@ -26,6 +26,10 @@ def public(thing):
     return {name for name in dir(thing) if not name.startswith("_")}
 
 
+class OnlyRegisteredMetric(keras.metrics.Mean):
+    pass
+
+
 def test_registered_names_are_unknown_to_keras_itself():
     @keras.saving.register_keras_serializable("compat")
     class OnlyRegistered(keras.losses.Loss):
@@ -34,6 +38,9 @@ def test_registered_names_are_unknown_to_keras_itself():
 
     with pytest.raises(ValueError, match="Could not interpret loss"):
         keras.losses.get("compat>OnlyRegistered")
+    keras.saving.register_keras_serializable("compat")(OnlyRegisteredMetric)
+    with pytest.raises(ValueError, match="Could not interpret metric"):
+        keras.metrics.get("compat>OnlyRegisteredMetric")
 
 
 def test_a_loss_key_is_loaded_as_a_class():
@@ -75,7 +82,7 @@ def test_a_shared_layers_losses_are_dropped_on_jax():
 def test_metrics_on_jax_are_computed_without_the_layers_weights():
     """Why `TermLogs` hands the traced means over."""
     layer = kp.layers.ActivityPenalty("l1(1.0)", name="a")
-    layer.logs.means[0]._mean = lambda: layer.sums.value[0]
+    layer.logs.means[0]._read = lambda: layer.sums.value[0]
     model = keras.Sequential([keras.Input((2,)), layer, layers.Dense(1)])
     model.compile("sgd", "mse")
     logs = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)), return_dict=True)

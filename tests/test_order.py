@@ -94,6 +94,7 @@ def test_prox_by_its_certificate(kind):
     np.testing.assert_allclose(z[:-1][kinks], t * np.sign(rises[kinks]), atol=bound)
 
 
+@pytest.mark.slow_on_tensorflow
 def test_prox_takes_each_column_by_itself():
     y = noise(7, 2, 3)
     for axis in (0, 1, -1):
@@ -102,6 +103,7 @@ def test_prox_takes_each_column_by_itself():
         equal(prox(p, y, 0.6), apart)
 
 
+@pytest.mark.slow_on_tensorflow
 @given(tensors(), st.sampled_from([0.0, 0.1, 1.0, 30.0]))
 def test_prox_keeps_the_mean_and_moves_with_a_shift(y, t):
     u = prox(TV, y, t)
@@ -139,6 +141,7 @@ def test_bad_axes(axis):
 # The taut string.
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("n", [1, 2, 9, 300])
 @pytest.mark.parametrize("decreasing", [True, False])
 def test_isotonic_regression_against_scipy(n, decreasing):

@@ -11,13 +11,18 @@ import keras_penalties as kp
 X = np.ones((4, 3), "float32")
 
 
-def thrice(strength, penalty=kp.penalties.L2, **kwargs):
+def still(accumulate=None):
+    """An optimizer that moves no weight, of steps over so many batches."""
+    return keras.optimizers.SGD(0.0, gradient_accumulation_steps=accumulate)
+
+
+def thrice(strength, penalty=kp.penalties.L2, accumulate=None, **kwargs):
     """A model that calls one penalised identity three times, and never moves."""
     dense = layers.Dense(3, kernel_initializer="identity", name="d")
     shared = kp.layers.Penalized(dense, outputs=penalty(strength), name="p")
     inputs = keras.Input((3,))
     model = keras.Model(inputs, shared(shared(shared(inputs))))
-    model.compile(keras.optimizers.SGD(0.0), "mse", **kwargs)
+    model.compile(still(accumulate), "mse", **kwargs)
     return model
 
 
@@ -26,34 +31,82 @@ def history(model, epochs=4, **kwargs):
     return np.array(fitted["d_output_l2"]), np.array(fitted["d_output_l2_strength"])
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_a_shared_layer_reads_each_strength_once_a_pass(eager):
+ACCUMULATION = pytest.mark.parametrize("accumulate", [None, 2])
+
+
+@pytest.mark.slow_on_tensorflow
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"accumulate": 2}], ids=str)
+def test_a_shared_layer_reads_each_strength_once_a_pass(how):
     ramp = kp.strengths.LinearRamp(0.0, 4.0, 4)
-    values, strengths = history(thrice(ramp, run_eagerly=eager))
+    values, strengths = history(thrice(ramp, **how))
     np.testing.assert_allclose(values, [0, 9, 18, 27], rtol=1e-6)
     np.testing.assert_allclose(strengths, [0, 1, 2, 3], rtol=1e-6)
-    values, _ = history(thrice(kp.strengths.Lazy(1.0, every=2), run_eagerly=eager))
+    values, _ = history(thrice(kp.strengths.Lazy(1.0, every=2), **how))
     np.testing.assert_allclose(values, [18, 0, 18, 0], rtol=1e-6)
 
 
-def test_a_target_of_a_shared_layer_moves_once_by_all_calls():
+@pytest.mark.slow_on_tensorflow
+@ACCUMULATION
+def test_a_target_of_a_shared_layer_moves_once_by_all_calls(accumulate):
     """Nine is what the three calls measure together: three above the target."""
     target = kp.Target(6.0, rate=0.1, damping=0.0)
-    values, strengths = history(thrice(target))
+    values, strengths = history(thrice(target, accumulate=accumulate))
     np.testing.assert_allclose(strengths, [0, 0.3, 0.6, 0.9], rtol=1e-5)
     np.testing.assert_allclose(values, 9 * strengths, rtol=1e-5)
 
 
-def test_a_running_mean_of_a_shared_layer_moves_once_by_all_calls():
+@ACCUMULATION
+def test_a_running_mean_of_a_shared_layer_moves_once_by_all_calls(accumulate):
     code = kp.layers.ActivityPenalty("kl_sparsity(1.0)", momentum=0.5, name="code")
     inputs = keras.Input((3,))
     low, high = (layers.Rescaling(s)(inputs) for s in (0.2, 0.4))
     model = keras.Model(inputs, layers.Add()([code(low), code(high)]))
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(still(accumulate), "mse")
     model.fit(X, X, batch_size=4, epochs=2, verbose=0)
     mean, weight = np.split(ops.convert_to_numpy(code.running_mean), [3])
     np.testing.assert_allclose(weight, 0.75)
     np.testing.assert_allclose(mean / weight, [0.3] * 3, rtol=1e-6)
+
+
+def test_a_learned_strength_starts_once_by_all_calls_of_its_first_pass():
+    """Each of two calls loses 4: the first one sets the first pass's strength."""
+    balanced = kp.layers.AddLoss("mse", kp.strengths.Learned("auto"), name="near")
+    inputs, y_true = keras.Input((3,)), keras.Input((3,))
+    outputs = layers.Dense(3, kernel_initializer="identity")(inputs)
+    seen = [balanced(layers.Rescaling(2.0)(outputs), y_true=y_true) for _ in range(2)]
+    model = keras.Model([inputs, y_true], seen)
+    model.compile(still(accumulate=2))
+    logs = model.fit([X, 0.0 * X], batch_size=4, epochs=2, verbose=0).history
+    strengths = np.array([1 / 8, 1 / 16])
+    np.testing.assert_allclose(logs["near_strength"], strengths, rtol=1e-6)
+    expected = 2 * (4 * strengths - 0.5 * np.log(strengths))
+    np.testing.assert_allclose(logs["near"], expected, rtol=1e-6)
+
+
+class TestALossOfOneLazyTermAlone:
+    """At a step that it skips nothing else gives torch a gradient."""
+
+    def test_on_weights(self):
+        line = layers.Dense(2, use_bias=False, name="line")
+        penalty = kp.penalties.L2(kp.strengths.Lazy(0.3, every=2))
+        model = keras.Sequential(
+            [keras.Input((3,)), kp.layers.Penalized(line, {"kernel": penalty})]
+        )
+        model.compile(keras.optimizers.SGD(0.1))
+        before = ops.convert_to_numpy(line.kernel)
+        model.fit(X, batch_size=2, epochs=2, verbose=0)
+        after = before * (1 - 0.1 * 2 * 0.6) ** 2  # two steps of four
+        np.testing.assert_allclose(ops.convert_to_numpy(line.kernel), after, rtol=1e-5)
+
+    def test_on_several_outputs(self):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, [layers.Dense(2, name=n)(inputs) for n in "ab"])
+        lazy = kp.penalties.L2(kp.strengths.Lazy(0.3, every=2))
+        model = kp.penalize(model, {"[ab]": {"outputs": lazy}})
+        model.compile(keras.optimizers.SGD(0.1))
+        losses = model.fit(X, batch_size=4, epochs=4, verbose=0).history["loss"]
+        assert losses[0] > losses[2] > 0
+        assert losses[1] == losses[3] == 0
 
 
 class Silent(keras.Model):
@@ -68,6 +121,7 @@ class Silent(keras.Model):
         return self.code(x)
 
 
+@pytest.mark.slow_on_tensorflow
 def test_training_is_seen_where_a_model_does_not_pass_it_on():
     model = Silent(kp.strengths.LinearRamp(1.0, 2.0, 2))
     model.compile("sgd", "mse")

@@ -14,6 +14,7 @@ DONE = {}
 """The penalised models, for the test that reloads them all in one fresh process."""
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.filterwarnings("ignore:Terms do not act")
 @pytest.mark.parametrize("build", existing_models.FAST, ids=lambda f: f.__name__)
 def test_total_step_and_names(build):
@@ -25,6 +26,7 @@ def test_total_step_and_names(build):
     assert len(terms) == len(case.squares) + len(case.frozen)
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.filterwarnings("ignore:Terms do not act")
 def test_all_of_them_reload_in_a_fresh_process(tmp_path, fresh_process):
     assert len(DONE) == len(existing_models.FAST), "runs after the tests above"

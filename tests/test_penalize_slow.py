@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 from conftest import BACKEND
 from penalized_proof import check, check_reload, loss_of
-from virtual_devices import EIGHT_CPUS, TWO_CPUS
+from virtual_devices import EIGHT_CPUS, mirrored, sharded
 
 import keras_penalties as kp
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("build", existing_models.SLOW, ids=lambda f: f.__name__)
+FIRST, *OTHERS = existing_models.SLOW
+
+
+@pytest.mark.parametrize(
+    "build",
+    [FIRST, *(pytest.param(b, marks=pytest.mark.one_backend) for b in OTHERS)],
+    ids=lambda f: f.__name__,
+)
 def test_applications(build, tmp_path, fresh_process):
     case = build()
     model = check(case, 1e-4)
@@ -96,38 +103,13 @@ def compare(one, many):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
 def test_mirrored_strategy(fresh_process):
-    source = (
-        TWO_CPUS
-        + TRAINING
-        + """
-one = trained()
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    many = trained()
-compare(one, many)
-"""
-    )
-    assert "SAME" in fresh_process(source)
+    assert "SAME" in fresh_process(mirrored(TRAINING))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="a distribution of JAX")
 def test_model_parallel(fresh_process):
-    source = (
-        TRAINING
-        + """
-devices = keras.distribution.list_devices()
-grid = keras.distribution.DeviceMesh((2, 4), ["batch", "model"], devices)
-layout = keras.distribution.LayoutMap(grid)
-layout["first/kernel"] = (None, "model")
-layout["second/kernel"] = ("model", None)
-one = trained()
-for distribution in (
-    keras.distribution.DataParallel(devices=devices),
-    keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"),
-):
-    keras.distribution.set_distribution(distribution)
-    compare(one, trained())
-"""
-    )
+    layouts = {"first/kernel": (None, "model"), "second/kernel": ("model", None)}
+    source = sharded(TRAINING, layouts)
     assert fresh_process(source, XLA_FLAGS=EIGHT_CPUS).count("SAME") == 2
 
 

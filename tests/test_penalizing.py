@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from virtual_devices import EIGHT_CPUS, TWO_CPUS
+from virtual_devices import EIGHT_CPUS, NET, TWO_CPUS, grid
 
 import keras_penalties as kp
 from keras_penalties.callbacks import LogTerms, TermLogger
@@ -88,12 +89,18 @@ PENALTIES = {
 }
 
 
+@functools.cache
+def without_penalties(inner):
+    return trained(inner())
+
+
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("inner", [lambda: SGD(0.1), lambda: SGD(0.1, clipnorm=0.2)])
 def test_its_steps_are_the_layers(name, inner):
     penalties = {"first/kernel": PENALTIES[name], "second/bias": "l2(0.3)"}
     expected, _ = trained(inner(), penalties)
-    plain, _ = trained(inner())
+    plain, _ = without_penalties(inner)
     found, _ = trained(Penalizing(inner(), penalties))
     same(found, expected)
     assert not np.allclose(found[0], plain[0], atol=1e-3)
@@ -110,6 +117,7 @@ INNERS = {
 }
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("inner", INNERS)
 def test_with_all_that_an_inner_optimizer_does(inner):
     penalties = {"first/kernel": "l2(0.2) + l1(0.02)", "second/kernel": "mcp(0.1)"}
@@ -331,19 +339,11 @@ def test_an_equal_slot_and_another_one():
 
 # Many devices.
 
-TRAINING = """
-import keras, numpy as np, keras_penalties as kp
-P = kp.penalties
-
+TRAINING = (
+    NET
+    + """
 def trained(inner):
-    keras.utils.set_random_seed(0)
-    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
-    y = (x @ np.linspace(-1, 1, 32).reshape(8, 4)).astype("float32")
-    model = keras.Sequential([
-        keras.Input((8,)),
-        keras.layers.Dense(16, activation="tanh", name="first"),
-        keras.layers.Dense(4, name="second"),
-    ])
+    x, y, model = start()
     penalties = {
         "first/kernel": P.ToReference(0.5, "start", np.full((8, 16), 2.0)),
         "second/kernel": P.L2(kp.Target(0.5, kind="==", rate=0.01)),
@@ -364,6 +364,7 @@ INNERS = [
     {"class_name": "SGD", "config": {"learning_rate": 0.02, "momentum": 0.9}},
 ]
 """
+)
 
 MIRRORED = (
     TWO_CPUS
@@ -380,12 +381,8 @@ for inner in INNERS:
 
 SHARDED = (
     TRAINING
+    + grid({"first/kernel": (None, "model"), "second/kernel": ("model", None)})
     + """
-devices = keras.distribution.list_devices()
-grid = keras.distribution.DeviceMesh((2, 4), ["batch", "model"], devices)
-layout = keras.distribution.LayoutMap(grid)
-layout["first/kernel"] = (None, "model")
-layout["second/kernel"] = ("model", None)
 for inner in INNERS:
     keras.distribution.set_distribution(None)
     one = trained(dict(inner))
@@ -407,3 +404,41 @@ def test_mirrored_strategy(fresh_process):
 @pytest.mark.skipif(BACKEND != "jax", reason="Keras' distribution is for JAX")
 def test_model_parallel(fresh_process):
     assert fresh_process(SHARDED, XLA_FLAGS=EIGHT_CPUS).count("compared") == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}])
+def test_a_lazy_strength_of_a_penalty_with_its_own_gradient(options):
+    """At the steps 0 and 2 the slope of Σ‖row‖, twice as strong; between them none."""
+    groups = kp.penalties.Grouped(kp.penalties.L1(kp.strengths.Lazy(0.5, 2)), axis=0)
+    dense = keras.layers.Dense(2, kernel_initializer="ones", name="d")
+    model = keras.Sequential([keras.Input((3,)), dense])
+    rules = {"d/kernel": groups}
+    optimizer = kp.optimizers.Penalizing(keras.optimizers.SGD(0.1), rules)
+    model.compile(optimizer, "mse", **options)
+    x = np.zeros((3, 3))
+    model.fit(x, x[:, :2], batch_size=1, verbose=0)
+    kernel = keras.ops.convert_to_numpy(dense.kernel)
+    np.testing.assert_allclose(kernel, 1.0 - 2 * 0.1 / np.sqrt(2), rtol=1e-5)
+
+
+def test_a_term_keeps_its_name_when_a_file_builds_the_model(tmp_path):
+    """Keras puts a Sequential's name before its weights when a batch builds it."""
+    model = keras.Sequential([keras.layers.Dense(1, name="line")], name="net")
+    model.compile(kp.optimizers.Penalizing("sgd", {"kernel": "l2(0.5)"}), "mse")
+    x = np.ones((4, 1))
+    told = model.fit(x, x, verbose=0, callbacks=[LogTerms()]).history
+    assert model.layers[0].kernel.path == "net/line/kernel"
+    model.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert (
+        loaded.fit(x, x, verbose=0, callbacks=[LogTerms()]).history.keys()
+        == told.keys()
+    )
+    for each in (model, loaded):
+        kp.set_strength(each, "line_kernel_l2", 0.25)
+        (term,) = kp.terms(each)
+        assert (term.name, term.target, term.strength) == (
+            "line_kernel_l2",
+            "line/kernel",
+            0.25,
+        )

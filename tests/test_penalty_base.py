@@ -1,12 +1,15 @@
 """What the base class does for every penalty, a user's own too."""
 
+import itertools
+
 import numpy as np
 import pytest
 from keras import ops
 from laws.book import array, tensor
 
 import keras_penalties as kp
-from keras_penalties.penalties.fusing import KEPT, _Alike, _total
+from keras_penalties import compiling
+from keras_penalties.penalties.fusing import _Alike
 
 P = kp.penalties
 
@@ -63,10 +66,12 @@ def test_alike_is_equal_except_for_the_strength():
     assert not P.L1(0.1).alike("l1")
 
 
-def test_what_is_compiled_is_shared_and_bounded():
-    assert _total.cache_parameters()["maxsize"] == KEPT
-    shapes = [(P.L1(s), n) for s in (0.1, 0.2) for n in range(2)]
-    assert len({(_Alike(p), n) for p, n in shapes}) == 2
+def test_what_is_compiled_is_shared_and_bounded(monkeypatch):
+    monkeypatch.setattr(compiling, "_count", itertools.count(compiling.MOST - 2))
+    monkeypatch.setattr(compiling, "_kept", {})
+    keys = [(_Alike(P.L1(s)), n) for n in range(3) for s in (0.1, 0.2)] * 2
+    found = [compiling.kept(key, lambda: abs, max) for key in keys]
+    assert found == [abs, abs, abs, abs, max, max] * 2
 
 
 def test_the_statistics_are_refused_in_a_slot_with_the_way_out():

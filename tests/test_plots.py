@@ -1,11 +1,15 @@
 """The picture of a loss, from a `History` and from its dict."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 import keras_penalties as kp
+
+pytestmark = pytest.mark.one_backend
 
 pytest.importorskip("matplotlib").use("agg")
 X = np.random.default_rng(0).random((8, 3)).astype("float32")
@@ -61,6 +65,25 @@ def test_a_dict_alone_says_what_its_names_say(fitted):
     assert set(found) == {"loss without these", *names}
 
 
+def test_an_entry_of_many_terms_is_drawn():
+    """`penalize` logs one entry a rule: here the sum of two terms."""
+    chain = [
+        keras.Input((3,)),
+        layers.Dense(4, name="one"),
+        layers.Dense(3, name="two"),
+    ]
+    model = kp.penalize(keras.Sequential(chain), {".*kernel": "l2(0.5)"})
+    # The optimizer's terms are not in the loss, and so not in its picture.
+    model.compile(kp.optimizers.Proximal("sgd", {".*bias": "l1(0.1)"}), "mse")
+    logged = kp.callbacks.LogTerms()
+    history = model.fit(X, X, epochs=2, verbose=0, callbacks=[logged])
+    assert "two_bias_l1" in history.history
+    first = {name: values[0] for name, values in history.history.items()}
+    rest = first["loss"] - first["kernel_l2"]
+    found = drawn(kp.plot_terms(history))
+    assert found == pytest.approx({"data loss": rest, "kernel_l2": first["kernel_l2"]})
+
+
 def test_epochs_are_the_history_s_own(fitted):
     assert kp.plot_terms(fitted).lines[0].get_xdata().tolist() == [2, 3]
     assert kp.plot_terms(fitted.history).lines[0].get_xdata().tolist() == [1, 2]
@@ -72,6 +95,12 @@ def test_epochs_are_the_history_s_own(fitted):
 def test_a_history_without_a_loss_is_refused(history, options):
     with pytest.raises(ValueError, match=r"Invalid value for argument `history`"):
         kp.plot_terms(history, **options)
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-penalties\[demo\]'"):
+        kp.plot_terms({"loss": [1.0]})
 
 
 def test_what_is_no_history_is_refused():

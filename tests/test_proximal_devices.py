@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import keras
 import pytest
-from virtual_devices import EIGHT_CPUS, TWO_CPUS
+from virtual_devices import EIGHT_CPUS, NET, TWO_CPUS, grid
 
 BACKEND = keras.backend.backend()
 
-TRAINING = """
-import keras, numpy as np, keras_penalties as kp
-P = kp.penalties
-
+TRAINING = (
+    NET
+    + """
 def trained(inner):
-    keras.utils.set_random_seed(0)
-    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
-    y = (x @ np.linspace(-1, 1, 32).reshape(8, 4)).astype("float32")
-    model = keras.Sequential([
-        keras.Input((8,)),
-        keras.layers.Dense(16, activation="tanh", name="first"),
-        keras.layers.Dense(4, name="second"),
-    ])
+    x, y, model = start()
     penalties = {
         "first/kernel": P.Grouped(P.L1(0.05), axis=-1),
         "second/kernel": P.L1(kp.Target(0.5, of="density", rate=0.01)),
@@ -44,6 +36,7 @@ INNERS = [
 ACCUMULATING = {"class_name": "SGD", "config": {
     "learning_rate": 0.02, "gradient_accumulation_steps": 2}}
 """
+)
 
 MIRRORED = (
     TWO_CPUS
@@ -60,13 +53,9 @@ for inner in INNERS:
 
 SHARDED = (
     TRAINING
+    + grid({"first/kernel": (None, "model"), "second/kernel": ("model", None)})
     + """
-devices = keras.distribution.list_devices()
 assert len(devices) == 8
-grid = keras.distribution.DeviceMesh((2, 4), ["batch", "model"], devices)
-layout = keras.distribution.LayoutMap(grid)
-layout["first/kernel"] = (None, "model")
-layout["second/kernel"] = ("model", None)
 # Under MirroredStrategy no Keras optimizer can accumulate.
 for inner in [*INNERS, ACCUMULATING]:
     keras.distribution.set_distribution(None)

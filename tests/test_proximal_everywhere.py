@@ -36,6 +36,7 @@ def numpy(x):
 
 
 @pytest.mark.slow
+@pytest.mark.one_backend
 @pytest.mark.parametrize("penalty", CASES)
 def test_adam_rests_where_a_plain_proximal_step_does(penalty):
     """Whatever the metric, so the point of rest is that of loss + penalty."""

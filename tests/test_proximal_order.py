@@ -213,6 +213,7 @@ def apply(optimizer, gradient, variable):
         v.assign(value)
 
 
+@pytest.mark.slow_on_tensorflow
 def test_mixed_float16_trains():
     keras.config.set_dtype_policy("mixed_float16")
     layer = keras.layers.Dense(1, use_bias=False, name="line")

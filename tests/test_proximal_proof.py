@@ -53,9 +53,8 @@ STEADY = {
 }
 # What shows most in a few seconds; the others are slow.
 QUICK = ("lasso", "multitask", "mcp", "nuclear")
-NAMES = [
-    n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PENALTIES
-]
+SLOW = [pytest.mark.slow, pytest.mark.one_backend]
+NAMES = [n if n in QUICK else pytest.param(n, marks=SLOW) for n in PENALTIES]
 
 
 def trained(problem, make, steps, end, batch=None):
@@ -130,6 +129,7 @@ def test_exact_in_float64(name, optimizer, float64):
 
 
 @pytest.mark.slow
+@pytest.mark.one_backend
 @pytest.mark.parametrize("optimizer", STEADY)
 @pytest.mark.parametrize("name", PENALTIES)
 def test_mini_batches(name, optimizer):

@@ -58,6 +58,7 @@ for name in ["sgd", "adam", "rmsprop", "adadelta"]:
 """
 
 
+@pytest.mark.slow_on_tensorflow
 def test_it_goes_on_bit_for_bit_in_a_fresh_process(tmp_path, fresh_process):
     np.savez(tmp_path / "data.npz", x=X, y=Y)
     state = {}

@@ -83,7 +83,21 @@ def models(reload_project):
         yield name, keras.Sequential([keras.Input((4,)), dense]), loss
 
 
-def test_models_reload_in_a_fresh_process(tmp_path, fresh_process, monkeypatch):
+def dictionaries(reload_project):
+    error = "half_sum_squared_error"
+    yield "relu", kp.models.ReLUAutoencoder(6, "l1(0.1)"), error
+    yield "top_k", kp.models.TopKAutoencoder(6, 2, dead_after=1), error
+    yield "batch_top_k", kp.models.BatchTopKAutoencoder(6, 2.5), error
+    yield "matryoshka", kp.models.MatryoshkaAutoencoder(6, 2, [2, 4]), error
+    yield "jump_relu", kp.models.JumpReLUAutoencoder(6, kp.Target(3.0)), error
+    yield "gated", kp.models.GatedAutoencoder(6), error
+
+
+@pytest.mark.slow_on_tensorflow
+@pytest.mark.parametrize(
+    "models", [models, pytest.param(dictionaries, marks=pytest.mark.slow)]
+)
+def test_models_reload_in_a_fresh_process(models, tmp_path, fresh_process, monkeypatch):
     (tmp_path / "reload_project.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     import reload_project

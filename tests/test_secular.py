@@ -58,6 +58,7 @@ def group(kind, scale, rng, size=30):
 KINDS = ["constant", "noisy", "one idle unit", "some without", "decades"]
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_length_that_is_taken_for_exact_is(kind):
     """On both sides of where it takes a sum more, and of where Newton's method."""
@@ -77,6 +78,7 @@ def test_a_length_that_is_taken_for_exact_is(kind):
     assert ways == ({1, 2} if kind in ("constant", "one idle unit") else {1, 2, 3})
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_t_per_entry_is_exact_to_rounding(kind):
     """Each group alone, and all together, where the hardest one decides the way."""

@@ -14,10 +14,13 @@ from strategies import tensors
 
 import keras_penalties as kp
 from keras_penalties.penalties import (
+    L0,
     L1,
     L2,
     MCP,
     SCAD,
+    CappedL1,
+    Grouped,
     HuberL1,
     LogSum,
     Lp,
@@ -27,6 +30,7 @@ from keras_penalties.penalties import (
 
 X = np.concatenate([np.linspace(-7.3, 7.3, 75), [1e-4, 0.0, -1e-4]])
 TIGHT = 1e-9 if PRECISE else 3e-6
+CURVED = HuberL1(), MCP(), SCAD(), CappedL1(), LogSum(), Lp(), Lp(p=1.5)
 
 
 def skglm(name):
@@ -62,7 +66,7 @@ def test_huber_l1_is_scipys_huber_over_its_width():
 
 
 def test_wide_concave_penalties_become_l1():
-    for wide in (MCP(1.0, width=1e9), SCAD(1.0, knee=1e9)):
+    for wide in (MCP(1.0, width=1e9), SCAD(1.0, knee=1e9), CappedL1(1.0, cap=1e9)):
         equal(entries(wide, X), np.abs(X), 1e-6)
         equal(prox(wide, X, 0.8), prox(L1(1.0), X, 0.8), 1e-6)
 
@@ -92,6 +96,41 @@ def test_log_sum_has_skglms_prox(t, epsilon):
 def test_lp_has_skglms_prox(p, name):
     for t in (0.1, 1.0, 3.0):
         equal(prox(Lp(1.0, p=p), X, t), per_entry(skglm(name), t), TIGHT)
+
+
+def test_l0_is_the_hard_threshold_of_pyproximal():
+    """At √(2t). Theirs is at t itself: at 0.2 it keeps what costs 0.1, for t = 0.1."""
+    pyproximal = pytest.importorskip("pyproximal")
+    for t in (0.1, 1.0, 9.0):
+        theirs = pyproximal.L0(np.sqrt(2 * t)).prox(X, 1.0)
+        equal(prox(L0(1.0), X, t), theirs)
+    assert L0(0.5).value(X[[0, 75, 76]]) == 2.0
+
+
+def test_a_narrow_capped_l1_counts_as_l0_does():
+    narrow, x = CappedL1(1.0, cap=1e-6), X[np.abs(X) > 1e-3]
+    equal(entries(narrow, x) / 1e-6, entries(L0(1.0), x), 1e-6)
+    equal(prox(narrow, x, 1e6), prox(L0(1.0), x, 1.0), 1e-5)
+
+
+def test_ties_are_zero():
+    """At √(2t), and where the cap's two minima are equal, here 0 and x."""
+    assert prox(L0(1.0), [1.0, -1.0], 0.5).tolist() == [0.0, 0.0]
+    assert prox(CappedL1(1.0, cap=1.0), [2.0, -2.0], 2.0).tolist() == [0.0, 0.0]
+
+
+def test_lp_of_1_and_2_is_l1_and_l2():
+    for lp, plain in ((Lp(1.0, p=1.0), L1(1.0)), (Lp(1.0, p=2.0), L2(1.0))):
+        assert lp.elastic == plain.elastic
+        equal(entries(lp, X), entries(plain, X))
+        equal(prox(lp, X, 0.8), prox(plain, X, 0.8))
+
+
+def test_groups_of_l0_are_kept_or_zero_as_wholes():
+    rows = Grouped(L0(1.0), axis=0)
+    equal(prox(rows, [[3.0, 4.0], [0.3, 0.4]], 1.0), [[3.0, 4.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match=r"count of nonzeros.*Proximal"):
+        rows(np.ones((2, 2)))
 
 
 def test_mcp_where_skglm_errs():
@@ -147,8 +186,10 @@ ANY = st.one_of(
     st.builds(HuberL1, width=sizes),
     st.builds(MCP, width=sizes),
     st.builds(SCAD, knee=sizes, ratio=st.floats(1.1, 6.0)),
+    st.builds(CappedL1, cap=sizes),
     st.builds(LogSum, epsilon=sizes),
-    st.builds(Lp, p=st.floats(0.05, 0.95)),
+    st.builds(Lp, p=st.floats(0.05, 0.95) | st.floats(1.01, 2.0)),
+    st.builds(L0),
     st.builds(kp.penalties.ElasticNet, l1_ratio=st.floats(0.0, 1.0)),
 )
 
@@ -202,6 +243,26 @@ def test_newtons_method_for_lp_has_converged(p):
         assert np.all(error <= (1e-14 if PRECISE else 5e-7) * x)
 
 
+@pytest.mark.parametrize("p", [1.001, 1.1, 1.5, 1.9, 1.999])
+def test_newtons_method_for_lp_between_1_and_2_has_converged(p):
+    x = np.array([1e-30, 1e-4, 0.3, 0.99, 1.0, 1.01, 2.0, 30.0, 1e4])
+    for t in (1e-6, 0.1, 0.9, 1.0, 1.1, 50.0):
+
+        def root(size, t=t):
+            def excess(u):
+                return u + t * p * u ** (p - 1) - size
+
+            exactly = {"xtol": 1e-300, "rtol": 1e-14, "maxiter": 2000}
+            return scipy.optimize.brentq(excess, 0.0, size, **exactly)
+
+        exact = np.array([root(size) for size in x])
+        found = prox(Lp(1.0, p=p), x, t)
+        assert np.all(np.abs(found - exact) <= (1e-14 if PRECISE else 5e-7) * x)
+        if p == 1.5:  # √u is the root of a square
+            closed = (2 * x / (1.5 * t + np.sqrt(2.25 * t**2 + 4 * x))) ** 2
+            equal(found, closed, TIGHT)
+
+
 @pytest.mark.parametrize(
     ("penalty", "edge"), [(MCP(1.0, width=1.5), 1.5), (SCAD(1.0, ratio=3.0), 2.0)]
 )
@@ -213,7 +274,7 @@ def test_prox_does_not_break_at_the_end_of_the_convex_range(penalty, edge):
 
 def test_prox_keeps_its_digits_for_small_entries():
     x = 1e-5 * X
-    for penalty in (HuberL1(), MCP(), SCAD(), LogSum(), Lp(), NonNegative(), L2()):
+    for penalty in (*CURVED, NonNegative(), L0(), L2()):
         np.testing.assert_allclose(prox(penalty, x, 0.0), x, rtol=1e-6)
     equal(
         prox(LogSum(1.0), x, 2e-5), np.sign(x) * np.maximum(np.abs(x) - 2e-5, 0), 1e-4
@@ -222,7 +283,7 @@ def test_prox_keeps_its_digits_for_small_entries():
 
 def test_one_step_for_each_entry_broadcasts():
     x, t = X[:12].reshape(4, 3), np.array([0.1, 1.0, 9.0])
-    for penalty in (HuberL1(), MCP(), SCAD(), LogSum(), Lp(), NonNegative()):
+    for penalty in (*CURVED, NonNegative(), L0()):
         together = prox(penalty, x, t)
         for i in range(3):
             equal(together[:, i], prox(penalty, x, t[i])[:, i])
@@ -236,6 +297,8 @@ def test_slopes_at_kinks_are_the_smallest():
     equal(slope(SCAD(knee=1.0, ratio=3.0), points), [-0.5, -1, 0, 1, 0.5])
     equal(slope(LogSum(epsilon=1.0), points), [-1 / 3, -1 / 2, 0, 1 / 2, 1 / 3])
     equal(slope(Lp(p=0.5), [-4.0, 0.0, 4.0]), [-0.25, 0, 0.25])
+    equal(slope(Lp(p=1.5), [-4.0, 0.0, 4.0]), [-3.0, 0, 3.0])
+    equal(slope(CappedL1(cap=1.0), [-1.0, -0.5, 0, 0.5, 1.0]), [0, -1, 0, 1, 0])
     equal(slope(NonNegative(), points), [-1, -1, 0, 0, 0])
 
 
@@ -248,7 +311,8 @@ def test_slopes_at_kinks_are_the_smallest():
         (SCAD, {"knee": 0.0}),
         (SCAD, {"ratio": 1.0}),
         (LogSum, {"epsilon": 0.0}),
-        (Lp, {"p": 1.0}),
+        (CappedL1, {"cap": 0.0}),
+        (Lp, {"p": 2.1}),
         (Lp, {"p": 0.0}),
         (kp.penalties.ElasticNet, {"l1_ratio": 1.1}),
     ],

@@ -45,6 +45,7 @@ def test_values_against_numpy(shape):
         equal(value(Spectral(SortedL1(1.0, [1.0] * k)), x), np.sum(s[:k]), CLOSE)
 
 
+@pytest.mark.slow_on_tensorflow
 def test_rank_penalty_against_skglm():
     penalties = pytest.importorskip("skglm.penalties")
     s = np.linalg.svd(matrix(2), compute_uv=False)
@@ -128,6 +129,70 @@ def test_only_a_penalty_without_signs_and_order_can_act_on_singular_values(inner
 def test_a_step_for_each_entry_is_refused():
     with pytest.raises(ValueError, match="one t"):
         NUCLEAR.prox(tensor(matrix(0)), np.full((4, 3), 0.5))
+
+
+# A rank at most.
+
+SPECTRA = {  # by places from 1 on and the rank, and the documented error
+    "flat": (lambda j, most: 2.0 - j / len(j), 1e-2),
+    "1/√j": (lambda j, most: j**-0.5, 2e-3),
+    "1/j": (lambda j, most: 1.0 / j, 1e-5),
+    "low rank with noise": (lambda j, most: (j <= most) + 1.0 - j / len(j), 2e-3),
+}
+
+
+def cut(x, t, most):
+    """The nuclear norm's proximal map among the matrices of so many ranks, by numpy."""
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    return u[:, :most] * np.maximum(s[:most] - t, 0.0) @ vt[:most]
+
+
+def cost(u, x, t):
+    return t * np.linalg.norm(u, "nuc") + 0.5 * np.sum((u - x) ** 2)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    ("n", "most"), [(200, 20), pytest.param(1024, 64, marks=pytest.mark.slow)]
+)
+def test_a_bounded_rank_has_the_documented_error(name, n, most):
+    fall, bound = SPECTRA[name]
+    u, v = (np.linalg.qr(matrix(seed, (n, n)))[0] for seed in (0, 1))
+    s = fall(np.arange(1, n + 1), most)
+    x, p = u * s @ v.T, Spectral(L1(1.0), max_rank=most)
+    for t in (s[most], s[most // 2]):  # as many survive, and half as many
+        error = np.linalg.norm(prox(p, x, t) - cut(x, t, most))
+        assert error < bound * np.linalg.norm(x)
+    for t in (0.9 * s[most], 1e-3):  # more would survive
+        found = prox(p, x, t)
+        assert np.linalg.matrix_rank(found, tol=1e-4) <= most
+        assert cost(found, x, t) < 1.01 * cost(cut(x, t, most), x, t)
+    total = np.sum(s[:most])
+    assert 0.95 * total < value(p, x) < (1 + CLOSE) * total
+
+
+def test_a_rank_whose_subspace_would_be_the_whole_space_is_exact():
+    x = matrix(11, (8, 6))
+    p = Spectral(L1(1.0), max_rank=3)
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    equal(prox(p, x, 0.1), cut(x, 0.1, 3), CLOSE)
+    equal(value(p, x), np.sum(s[:3]), CLOSE)
+    equal(slope(p, x), u[:, :3] @ vt[:3], 10 * CLOSE)
+    equal(prox(p, x, 0.0), x, CLOSE)
+
+
+def test_a_bounded_rank_is_a_minimum_among_such_matrices():
+    """No matrix of rank 2 costs less, though more singular values would survive."""
+    x, t, rng = matrix(12, (16, 14)), 0.5, np.random.default_rng(0)
+    best = prox(Spectral(L1(1.0), max_rank=2), x, t)
+
+    u, s, vt = np.linalg.svd(best)
+    left, right = u[:, :2] * s[:2], vt[:2]
+    for size in (1e-2, 0.1, 1.0):
+        for _ in range(20):
+            near = left + size * rng.standard_normal(left.shape)
+            other = near @ (right + size * rng.standard_normal(right.shape))
+            assert cost(best, x, t) <= cost(other, x, t) + CLOSE
 
 
 # Power iteration.

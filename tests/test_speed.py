@@ -10,7 +10,7 @@ from keras import ops
 import keras_penalties as kp
 from keras_penalties.autodiff import value_and_gradient
 from keras_penalties.compiling import pays_to_fuse
-from keras_penalties.numerics import fused_sum
+from keras_penalties.sums import BLOCK, fused_sum
 
 P = kp.penalties
 LARGE = (300, 257)  # over 2^16 entries, and no multiple of the sums taken side by side
@@ -45,6 +45,7 @@ def entries(seed=0):
     return x
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("penalty", FUSED, ids=repr)
 def test_a_large_weight_has_the_value_and_the_slope_of_its_parts(penalty):
     x = entries()
@@ -65,6 +66,27 @@ def test_a_large_weight_has_the_value_and_the_slope_of_its_parts(penalty):
     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow_on_tensorflow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("penalty", FUSED[:5], ids=repr)
+def test_a_large_weight_in_half_floats_is_summed_in_float32(penalty, dtype):
+    """The same numbers in float32 say what is right: in half floats no sum goes on."""
+    rng = np.random.default_rng(0)
+    x = ops.cast(rng.normal(size=(BLOCK // 64 + 3, 67)).astype("float32"), dtype)
+    found = in_graph(lambda x: value_and_gradient(penalty.value, x))(x)
+    wide = ops.cast(x, "float32")
+    expected, slope = value_and_gradient(penalty.value, wide)
+    assert found[0].dtype == wide.dtype
+    assert found[1].dtype == x.dtype
+    value = float(ops.convert_to_numpy(found[0]))
+    assert value == pytest.approx(float(ops.convert_to_numpy(expected)), rel=1e-5)
+    got, right = (
+        ops.convert_to_numpy(ops.cast(s, "float32")) for s in (found[1], slope)
+    )
+    np.testing.assert_allclose(got, right, rtol=2.0**-8, atol=1e-6)
+
+
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize("penalty", FUSED, ids=repr)
 def test_a_large_weight_moves_as_its_parts_do(penalty):
     x = entries()
@@ -339,6 +361,7 @@ def steps_of_both(monkeypatch, trained):
     return fused, trained()
 
 
+@pytest.mark.slow_on_tensorflow
 @pytest.mark.parametrize(("name", "penalty"), dict.fromkeys(EACH))
 def test_a_large_weight_takes_the_proximal_steps_of_a_plain_one(
     monkeypatch, name, penalty

@@ -235,9 +235,8 @@ class TestSetStrength:
         model = keras.Sequential([keras.Input((3,)), dense, layers.Rescaling(0.0)])
         model.compile(outer, "mse")
         rows = [(t.name, t.strength, t.target, t.host, t.acts) for t in kp.terms(model)]
-        path = dense.bias.path
-        name = f"{path.replace('/', '_')}_l1"
-        assert rows == [(name, pytest.approx(0.01), path, "optimizer", True)]
+        name = "d2_bias_l1"
+        assert rows == [(name, pytest.approx(0.01), "d2/bias", "optimizer", True)]
         model.train_on_batch(X, X)
         np.testing.assert_allclose(wide(dense.bias), 1.0 - 0.1 * 0.01, rtol=1e-6)
         before = wide(dense.bias)

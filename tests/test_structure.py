@@ -1,14 +1,17 @@
 """Orthogonality, cycles, smoothness, references, exclusive groups, against others."""
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 from laws.book import PRECISE, array, equal, prox, slope, tensor, value
-from scipy import linalg, optimize, sparse
+from scipy import linalg, optimize, sparse, stats
 
 import keras_penalties as kp
+from keras_penalties import autodiff
+from keras_penalties.compiling import compiled
 from keras_penalties.penalties import (
     L2,
     Acyclicity,
@@ -16,6 +19,7 @@ from keras_penalties.penalties import (
     Orthogonality,
     Quadratic,
     ToReference,
+    structure,
 )
 
 CLOSE = 1e-9 if PRECISE else 2e-5
@@ -91,6 +95,79 @@ def test_orthogonality_prox_beats_a_descent():
     starts = [noise(6, seed=s) for s in range(8)]
     best = min(optimize.minimize(objective, s, method="BFGS").fun for s in starts)
     equal(objective(prox(SOFT, x, t).ravel()), best, 1e-6)
+
+
+def soft_orthogonality(w):
+    """The value and its gradient, by numpy."""
+    excess = w.T @ w - np.eye(w.shape[1])
+    return np.sum(excess**2), 4 * w @ excess
+
+
+@pytest.mark.parametrize("samples", [1, 3, 7])
+def test_the_mean_over_all_places_of_the_columns_is_exact(samples):
+    """So what is estimated has no bias, if each place is as likely as another."""
+    w = noise(9, 8)
+    steps = np.arange(samples) * (8 // samples)
+    values, slopes = [], []
+    for start in range(8):
+        places = tensor((start + steps) % 8, "int32")
+        found, pullback = structure.by_columns(tensor(w), places)
+        values.append(array(found))
+        slopes.append(array(pullback(tensor(1.0))))
+    exact, gradient = soft_orthogonality(w)
+    equal(np.mean(values), exact, CLOSE)
+    equal(np.mean(slopes, axis=0), gradient, CLOSE)
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20)])
+def test_an_estimate_is_unbiased_over_draws(shape):
+    """Weights that differ in their last digits draw anew; 4 standard errors of room."""
+    w, p, count = noise(*shape) / 4, Orthogonality(1.0, samples=3), 300
+    exact, gradient = value(SOFT, w), slope(SOFT, w)
+    directions = np.stack([gradient, noise(*shape, seed=1), noise(*shape, seed=2)])
+    found = np.zeros((count, 1 + len(directions)))
+    both = compiled(partial(autodiff.value_and_gradient, p.value))
+    for k in range(count):
+        near = w + 1e-6 * noise(*shape, seed=3 + k)
+        total, slopes = map(array, both(tensor(near)))
+        found[k] = total, *np.sum(directions * slopes, axis=(1, 2))
+    expected = [exact, *np.sum(directions * gradient, axis=(1, 2))]
+    deviations = np.std(found, axis=0)
+    assert np.all(deviations > 0.01 * np.abs(expected))  # it is no exact value
+    error = np.abs(np.mean(found, axis=0) - expected)
+    assert np.all(error < 4 * deviations / np.sqrt(count))
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-6])
+def test_each_step_draws_each_place_as_often(rate):
+    """Also where a step is so small that few digits of the weights change."""
+    w, step = noise(20, 11), rate * noise(20, 11, seed=1)
+    start = [w + k * step for k in range(1100)]
+    hashed = compiled(structure.hashed)
+    hashes = [int(array(hashed(tensor(x, "float32")))) for x in start]
+    places = np.bincount(np.array(hashes) % 11, minlength=11)
+    assert stats.chisquare(places).pvalue > 1e-3
+    follows = np.bincount(np.diff(hashes) % 11, minlength=11)
+    assert stats.chisquare(follows).pvalue > 1e-3
+
+
+def test_equal_weights_have_equal_estimates():
+    w, p = noise(20, 12), Orthogonality(1.0, samples=3)
+    assert value(p, w) == value(p, w.copy())
+    with pytest.raises(NotImplementedError, match="proximal"):
+        p.prox(tensor(w), 0.5)
+
+
+def test_a_slot_that_samples_two_columns_makes_all_orthonormal():
+    """A draw that a compiled step kept would leave the other columns as they are."""
+    kernel = {"use_bias": False, "kernel_regularizer": Orthogonality(1.0, samples=2)}
+    dense = keras.layers.Dense(10, kernel_initializer="glorot_normal", **kernel)
+    model = keras.Sequential([keras.Input((16,)), dense])
+    model.compile(keras.optimizers.SGD(0.004), "mse")
+    before = value(SOFT, array(dense.kernel))
+    nothing = np.zeros((300, 16)), np.zeros((300, 10))
+    model.fit(*nothing, batch_size=1, epochs=2, verbose=0)
+    assert value(SOFT, array(dense.kernel)) < 1e-3 * before
 
 
 # Cycles.

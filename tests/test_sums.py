@@ -140,7 +140,7 @@ def test_the_parts_have_each_a_t_of_their_own():
     np.testing.assert_allclose(found, prox(weighed, X, 1.0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("inner", ["mcp", "scad", "log_sum", "lp"])
+@pytest.mark.parametrize("inner", ["mcp", "scad", "capped_l1", "log_sum", "lp", "l0"])
 def test_a_concave_sum_over_entries_beside_an_l1_by_brute_force(inner):
     penalty = kp.get(f"{inner}(0.8)") + P.L1(0.3) + P.NonNegative(0.5)
     x, grid = np.linspace(-4, 4, 41), np.linspace(-5, 5, 10_001)

@@ -32,7 +32,8 @@ def regression(host, **options):
 
 def trained(model, x, y, steps, rate=0.1):
     """A full batch a step, all in one epoch."""
-    model.compile(keras.optimizers.SGD(rate), "half_sum_squared_error")
+    together = {"steps_per_execution": 50} if BACKEND == "tensorflow" else {}
+    model.compile(keras.optimizers.SGD(rate), "half_sum_squared_error", **together)
     x, y = np.tile(x, (steps, 1)), np.tile(y[:, None], (steps, 1))
     return model.fit(x, y, batch_size=SAMPLES, shuffle=False, verbose=0).history
 
@@ -51,6 +52,7 @@ def l2_ball(x, y, bound):
     return solution(multiplier), multiplier
 
 
+@pytest.mark.slow_on_tensorflow
 class TestKnownMultipliers:
     """Solution and multiplier, each within 1e-3 of exact."""
 
@@ -115,6 +117,18 @@ class TestStep:
         model = keras.Sequential([keras.Input((3,)), host])
         model.compile(keras.optimizers.SGD(0.0), "mse", **options)
         return model
+
+    @pytest.mark.parametrize(("of", "right"), [("mean", 3.0), ("density", 1.0)])
+    def test_what_a_mask_hides_is_not_measured(self, of, right):
+        """Two of four steps are padded: the mean entry is 3, not 1.5."""
+        target = Target(0.0, of=of, rate=1.0, damping=0.0)
+        inputs = keras.Input((4, 1))
+        host = kp.layers.ActivityPenalty(kp.penalties.L1(target), name="a")
+        model = keras.Model(inputs, host(layers.Masking()(inputs)))
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        x = np.array([[[3.0], [3.0], [0.0], [0.0]]])
+        model.fit(x, x, verbose=0)
+        assert kp.terms(model)[0].strength == pytest.approx(right)
 
     @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}])
     def test_two_steps_by_hand(self, options):

@@ -7,12 +7,15 @@ import pytest
 from bugs.plant import BUGS
 from laws.book import BOOKS
 
+pytestmark = [pytest.mark.slow, pytest.mark.one_backend]
+
 EACH = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 CHECKERS = ("laws.", "numpy.testing.", "_pytest.", "contextlib")
 """Where an assertion may be raised from: a law, or a checker that a law calls."""
 UNBREAKABLE = {
     # The base class and the registry see to these, and no subclass can break them.
     "a_smaller_rank_is_refused",
+    "no_entries_cost_nothing",
     "a_mask_that_does_not_fit_is_refused",
     "names_lead_to_the_penalty",
     "a_loss_answers_to_its_names",

@@ -10,3 +10,7 @@ from keras_penalties.discovery import discover
 discover(sys.modules[__name__])  # each file that registers rules for layers
 
 __all__ = ["Plan", "Sparsity", "compact", "follows", "sparsity"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_penalties import checks
 from keras_penalties.compaction.rebuild import Rebuild
 from keras_penalties.compaction.trace import EXPECTED, Kept, Trace, TracedLayer
-from keras_penalties.tables import text_table
+from keras_penalties.tables import html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,19 @@ class Plan:
         return Rebuild(self.trace, self.kept).model(self.model)
 
     def __str__(self) -> str:
+        return text_table(self._table())
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return html_table(self._table())
+
+    def _table(self) -> list[tuple[str, ...]]:
         head = ("layer", "kind", "before", "after", "constant, kept", "why")
         cells = [
             (r.layer, r.kind, str(r.before), str(r.after), str(r.held or ""), r.why)
             for r in self.rows
         ]
-        return text_table([head, *cells])
+        return [head, *cells]
 
 
 def compact(model: keras.Model) -> keras.Model:

@@ -1,4 +1,4 @@
-"""A proximal step belongs right after the optimizer's own update of a weight.
+"""What sets zeros belongs right after the optimizer's own update of a weight.
 
 - Private: the update on torch (`_backend_update_step`; `update_step` elsewhere is
   public), the order of the weights (`_get_variable_index`), the optimizers inside a
@@ -32,12 +32,17 @@ def around_update(
     There is no other place between the update and the moving average. Keras' update on
     torch is one for all weights; elsewhere it is one for each, and on TensorFlow it
     runs where a distributed weight may be assigned.
+
+    An optimizer inside the one that `around` is a method of may have done the same.
     """
     name = "update_step"
     if keras.backend.backend() == "torch":
         name = "_backend_update_step"
     original = part_of(optimizer, name, _FEATURE)
-    if isinstance(original, functools.partial):
+    own = flat_optimizers(getattr(around, "__self__", None))
+    if isinstance(original, functools.partial) and not any(
+        original.args[1].__self__ is one for one in own
+    ):
         raise ValueError(
             f"The optimizer '{optimizer.name}' is already the inner optimizer of "
             "another one. Make a new one, or one from its config."

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+
+from keras_penalties.explain.notation import (
+    CLOSING,
+    NotAFormulaError,
+    Piece,
+    Pieces,
+    read,
+)
 
 _SYMBOLS = {
     "Σ": r"\sum ",
@@ -18,6 +25,10 @@ _SYMBOLS = {
     "≤": r"\leq ",
     "≥": r"\geq ",
     "≠": r"\neq ",
+    "←": r"\leftarrow ",
+    "×": r"\times ",
+    "∫": r"\int ",
+    "′": r"\prime ",
     "{": r"\{",
     "}": r"\}",
     "%": r"\%",
@@ -30,18 +41,19 @@ _SYMBOLS = {
 }
 _ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar"}
 _FUNCTIONS = {"exp", "log", "max", "min"}
-_SUBSCRIPTED = {*_FUNCTIONS, "mean"}  # as in `log_t1`
-_CLOSING = {"(": ")", "{": "}", "[": "]"}
 
 
 def latex(formula: str) -> str:
-    r"""A formula in plain LaTeX for math mode.
+    r"""A formula in plain LaTeX for math mode; other text, such as code, upright.
 
     Example:
         >>> latex("½·Σᵢ≠ⱼ Cᵢⱼ²")
         '\\frac{1}{2}\\cdot \\sum _{i\\neq j} C_{ij}^{2}'
     """
-    return re.sub(" +", " ", "".join(_converted(formula))).strip()
+    try:
+        return re.sub(" +", " ", _row(read(formula))).strip()
+    except NotAFormulaError:
+        return word(formula)
 
 
 def word(text: str) -> str:
@@ -70,77 +82,39 @@ def number(value: float) -> str:
     return rf"{digits} \cdot 10^{{{int(exponent)}}}" if exponent else digits
 
 
-def _converted(text: str) -> Iterator[str]:
-    """The parts of a formula, one after another."""
-    place = 0
-    while place < len(text):
-        char = text[place]
-        if script := _script(char):
-            end = place + 1
-            while end < len(text) and (
-                _script(text[end]) == script or _joins(text, end, script)
-            ):
-                end += 1
-            inside = "".join(_symbol(_plain(c)) for c in text[place:end]).strip()
-            yield f"{'^' if script == 'super' else '_'}{{{inside}}}"
-        elif char in "^_√":
-            end, inside = _operand(text, place + 1)
-            opening = {"^": "^", "_": "_", "√": r"\sqrt"}[char]
-            yield f"{opening}{{{inside}}}"
-        elif found := re.compile(r"[A-Za-z][A-Za-z0-9]*").match(text, place):
-            end, written = _name(text, found)
-            yield written
-        else:
-            end = place + 1
-            yield _symbol(char)
-        place = end
+def _row(pieces: Pieces) -> str:
+    row = ""
+    for before, piece in zip((None, *pieces), pieces, strict=False):
+        words = before is not None and before.kind == piece.kind == "word"
+        row += (r"\ " if words else " ") * piece.spaced + _written(piece)
+    return row
 
 
-def _name(text: str, found: re.Match[str]) -> tuple[int, str]:
-    """Where a name ends, and the name: `x_g` has a subscript, `l1_ratio` has none."""
-    name, end = found[0], found.end()
-    whole = re.compile(r"\w+", re.ASCII).match(text, found.start())
-    subscripted = len(name) == 1 or name in _SUBSCRIPTED
-    if whole and not (subscripted and whole[0].count("_") < 2):
-        name, end = whole[0], whole.end()
-    if name in _FUNCTIONS:
-        return end, rf"\{name} "
-    return end, name if len(name) == 1 else word(name)
+def _group(pieces: Pieces) -> str:
+    return f"{{{_row(pieces).strip()}}}"
 
 
-def _operand(text: str, place: int) -> tuple[int, str]:
-    """Where an exponent, an index or a radicand ends, and its LaTeX."""
-    char = text[place] if place < len(text) else ""
-    if char in _CLOSING:
-        depth, end = 1, place + 1
-        while end < len(text) and depth:
-            depth += {char: 1, _CLOSING[char]: -1}.get(text[end], 0)
-            end += 1
-        return end, latex(text[place + 1 : end - 1])
-    if found := re.compile(r"[A-Za-z0-9]+").match(text, place):
-        name = found[0]
-        short = len(name) == 1 or name.isdigit()
-        return found.end(), name if short else word(name)
-    end = place + 1
-    while end < len(text) and _script(text[end]):
-        end += 1
-    return end, latex(text[place:end])
-
-
-def _script(char: str) -> str:
-    """`"super"` or `"sub"` for a small raised or lowered character, else nothing."""
-    kind = unicodedata.decomposition(char).partition(" ")[0].strip("<>")
-    return kind if kind in ("super", "sub") else ""
-
-
-def _joins(text: str, place: int, script: str) -> bool:
-    """Whether a sign stands within an index, as in `ᵢ≠ⱼ`."""
-    after = text[place + 1 : place + 2]
-    return text[place] == "≠" and after != "" and _script(after) == script
-
-
-def _plain(char: str) -> str:
-    return unicodedata.normalize("NFKC", char) if _script(char) else char
+def _written(piece: Piece) -> str:
+    """The LaTeX of a piece."""
+    if piece.kind == "bracket":
+        closing = CLOSING.get(piece.text, piece.text)
+        return _symbol(piece.text) + _row(piece.parts[0]) + _symbol(closing)
+    if piece.kind == "root":
+        return rf"\sqrt{_group(piece.parts[0])}"
+    if piece.kind == "fraction":
+        return rf"\frac{_group(piece.parts[0])}{_group(piece.parts[1])}"
+    if piece.kind == "script":
+        base, down, up = piece.parts
+        lowered = f"_{_group(down)}" if down else ""
+        raised = f"^{_group(up)}" if up else ""
+        return _row(base).lstrip() + lowered + raised
+    if piece.text in _FUNCTIONS:
+        return rf"\{piece.text} "
+    if piece.kind in ("word", "indexed"):
+        return word(piece.text)
+    if piece.kind == "letter":
+        return _symbol(piece.text)
+    return "".join(_symbol(character) for character in piece.text)
 
 
 def _symbol(char: str) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 
 from keras_penalties import checks, compat
 
+MAX_PATTERN = 10_000
+"""The longest pattern that is read: Python's compiler takes a second for a million."""
+
 
 def layers_by_address(layers: Iterable[Any]) -> dict[str, Any]:
     """These layers and all layers inside them, by their addresses.
@@ -31,6 +34,15 @@ def layers_by_address(layers: Iterable[Any]) -> dict[str, Any]:
     for layer in layers:
         visit(layer, (), "")
     return found
+
+
+def own_path(model: Any, path: str) -> str:
+    """A weight's path without the model's own name.
+
+    A Sequential puts its name before its weights' paths when a batch builds the model,
+    and does not when a file does.
+    """
+    return path.removeprefix(f"{model.name}/")
 
 
 def weights_by_name(layer: Any, ever_trained: bool = False) -> dict[str, Any]:
@@ -60,11 +72,16 @@ def unused(name: str, taken: Any) -> str:
 
 
 def check_pattern(argument: str, pattern: Any) -> None:
-    """Refuse what is no regular expression."""
+    """Refuse what is no regular expression, or is none as a part of a longer one."""
+    if isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
+        expected = f"patterns of at most {MAX_PATTERN:,} characters: write several keys"
+        checks.refuse(argument, expected, pattern)
     try:
         re.compile(pattern)
-    except (re.error, TypeError):
-        checks.refuse(argument, "regular expressions for keys", pattern)
+        re.compile(_at_the_end(pattern))
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        expected = f"regular expressions for keys, and this is none: {error}"
+        checks.refuse(argument, expected, pattern)
 
 
 def fits(pattern: str, address: str) -> bool:
@@ -74,4 +91,9 @@ def fits(pattern: str, address: str) -> bool:
         >>> fits("dense/kernel", "block/dense/kernel"), fits("kernel", "lora_kernel")
         (True, False)
     """
-    return re.fullmatch(f"(.*/)?({pattern})", address) is not None
+    return re.fullmatch(_at_the_end(pattern), address) is not None
+
+
+def _at_the_end(pattern: str) -> str:
+    r"""The pattern after any layers. Its groups keep their numbers, for `\1`."""
+    return f"(?:.*/)?(?:{pattern})"

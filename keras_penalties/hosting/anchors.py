@@ -79,11 +79,16 @@ class Anchors:
             arrays[name] = array
         return penalty.anchored(arrays)
 
-    def together(self, whole: Penalty, terms: Sequence[Term], x: Tensor) -> Penalty:
-        """The penalty that is the sum of these terms', for a step of training."""
+    def together(
+        self, whole: Penalty, terms: Sequence[Term], x: Tensor, training: bool = True
+    ) -> Penalty:
+        """The penalty that is the sum of these terms', by default for a training step.
+
+        Only in training does the first step's weight become the start of a term.
+        """
         if not any(term in self._kept for term in terms):
             return whole
-        parts = [self.penalty(term, x, training=True) for term in terms]
+        parts = [self.penalty(term, x, training) for term in terms]
         joined: Penalty = functools.reduce(operator.add, parts)
         return joined
 

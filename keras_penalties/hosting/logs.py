@@ -19,24 +19,19 @@ LOG_OPTIONS = ("rule", "weight", False)
 """Which entries the logs have: one a rule, one a term, or none."""
 
 
-class TermMean(keras.metrics.Metric):
-    """The mean of some terms' sum, or of a strength, over the batches so far.
+class Reading(keras.metrics.Metric):
+    """A figure for the logs, read from the sums that a layer keeps.
 
-    The metric has no variables of its own, but reads the sums that the layer keeps: on
-    JAX a metric's variables can't be assigned in `Layer.call`, and a layer's weights
-    can.
+    The metric has no variables of its own: on JAX a metric's variables can't be
+    assigned in `Layer.call`, and a layer's weights can.
     """
 
     def __init__(
-        self,
-        terms: Sequence[Term],
-        name: str,
-        mean: Callable[[], Tensor],
-        reset: Callable[[], None],
+        self, name: str, read: Callable[[], Tensor], reset: Callable[[], None]
     ) -> None:
         super().__init__(name=name, dtype="float32")
         # Functions, not the layer: saving walks attributes, and would go in circles.
-        self.terms, self._mean, self._reset = tuple(terms), mean, reset
+        self._read, self._reset = read, reset
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the layer's `call` updates the sums."""
@@ -46,15 +41,32 @@ class TermMean(keras.metrics.Metric):
         self._reset()
 
     def result(self) -> Tensor:
-        """The mean so far, each batch weighted by its size, as Keras' loss is."""
-        return self._mean()
+        """The figure since the last reset."""
+        return self._read()
+
+
+class TermMean(Reading):
+    """The mean of some terms' sum, or of a strength, over the batches so far.
+
+    Each batch is weighted by its size, as Keras' loss is.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        name: str,
+        mean: Callable[[], Tensor],
+        reset: Callable[[], None],
+    ) -> None:
+        super().__init__(name, mean, reset)
+        self.terms = tuple(terms)
 
 
 class TermLogs:
     """Sums over batches of the terms, of the strengths that are logged, and of sizes.
 
     They lie in one vector, a weight of the layer: the terms first, then the strengths,
-    and the sum of the batches' sizes last.
+    and the sum of the batches' sizes last. `names` are those of the entries.
 
     Args:
         terms: The host's terms.
@@ -72,6 +84,7 @@ class TermLogs:
         self._terms, self._check = tuple(terms), check
         if entries is None:
             entries = {term.name: [term] for term in terms}
+        self.names = tuple(entries)
         moving = {
             f"{name}_strength": [term for term in shown if term.strength.logged]
             for name, shown in entries.items()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_penalties.compiling import in_turns
+from keras_penalties.compiling import apart, in_turns
 from keras_penalties.hosting.term import Term
 from keras_penalties.typing import Tensor
 
@@ -49,7 +49,7 @@ class TermState:
         # A copy: torch must not see change what a gradient will be computed from.
         vector = ops.copy(self.vector)
         whole = len(terms) == len(self.terms)  # then in one operation
-        entries = ops.unstack(vector) if whole else vector
+        entries = apart(vector) if whole else vector
         return {term: entries[self._place[term]] for term in terms}
 
     def trained(self, term: Term) -> Tensor:
@@ -109,7 +109,7 @@ class Pass:
         """The term's strength, and its value on `x`."""
         strength = self.strengths[term]
         if term.strength.skips and self.training:
-            return strength, in_turns(strength > 0, value, strength.dtype)
+            return strength, in_turns(strength > 0, value, x, strength.dtype)
         found = value()
         return self.steered(term, x, found), found
 

@@ -64,10 +64,12 @@ def terms_of(penalty: Penalty, target: TermTarget, path: str) -> list[Term]:
 def distinct(terms: Iterable[Term]) -> tuple[Term, ...]:
     """The terms, of equal names all but the first with a number: `_2`, `_3` and on."""
     named: dict[str, Term] = {}
+    counts: dict[str, int] = {}  # from which to go on: thousands may share a name
     for term in terms:
-        name, count = term.name, 1
+        name, count = term.name, counts.get(term.name, 1)
         while name in named:
             count += 1
             name = f"{term.name}_{count}"
+        counts[term.name] = count
         named[name] = replace(term, name=name)
     return tuple(named.values())

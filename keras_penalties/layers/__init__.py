@@ -19,3 +19,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
 _found = discover(sys.modules[__name__])
 globals().update(_found)
 __all__ = [*_found]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

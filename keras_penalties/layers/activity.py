@@ -13,6 +13,7 @@ from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.targets import OutputTarget
 from keras_penalties.hosting.term import Term, terms_of
 from keras_penalties.layers.base import PenaltyLayer
+from keras_penalties.masks import sum_and_count
 from keras_penalties.numerics import widened
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.separable import L1, L2
@@ -83,8 +84,7 @@ class ActivityPenalty(PenaltyLayer):
 
         The running mean moves once in a pass, by the mean over all of the pass's calls.
         """
-        x = compat.carry_mask(widened(x), compat.keras_mask(x))
-        total, count = _sum_and_count(x)
+        total, count = sum_and_count(widened(x), compat.keras_mask(x))
         mean = ops.cast(ops.divide_no_nan(total, count), self.running_mean.dtype)
         before = opened.memory.setdefault("mean", ops.copy(self.running_mean))
         total = opened.memory["total"] = opened.memory.get("total", 0.0) + total
@@ -119,21 +119,6 @@ class ActivityPenalty(PenaltyLayer):
 
 def _of_the_mean(term: Term) -> bool:
     return isinstance(term.penalty, Penalty) and term.penalty.statistic == "mean"
-
-
-def _sum_and_count(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over all axes except the last, of the real entries, and their number."""
-    axes = tuple(range(len(x.shape) - 1))
-    mask = compat.keras_mask(x)
-    if mask is None:
-        count = ops.cast(ops.size(x[..., 0]), x.dtype)
-        return ops.sum(x, axis=axes), count
-    real = ops.broadcast_to(
-        ops.reshape(mask, (*mask.shape, *[1] * (len(x.shape) - len(mask.shape)))),
-        ops.shape(x),
-    )
-    kept = ops.where(real, x, ops.zeros_like(x))
-    return ops.sum(kept, axis=axes), ops.sum(ops.cast(real[..., 0], x.dtype))
 
 
 def _checked_momentum(momentum: Any, penalty: Penalty) -> float | None:

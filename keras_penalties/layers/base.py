@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties import compat
+from keras_penalties import checks, compat
 from keras_penalties.anchors import hosted
 from keras_penalties.compiling import in_step, pays_to_fuse
 from keras_penalties.config import LayerFromSignature
@@ -122,7 +122,7 @@ class PenaltyLayer(LayerFromSignature):
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Build the layer as `get_build_config` has it."""
-        config = dict(config)
+        config = checks.mapping("config", config, "{'input_shape': (None, 3)}")
         self._now.shapes = config.pop("anchor_shapes", {})
         super().build_from_config(config)
 

@@ -34,15 +34,16 @@ def pure(layer: Any, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     if not keras.backend.is_float_dtype(inputs.dtype):
         checks.refuse("inputs", "floats, to be differentiated by", inputs.dtype)
     with compat.full_precision():
-        state = [(v, ops.convert_to_tensor(v)) for v in layer.trainable_variables]
+        state = [(v, v.value) for v in layer.trainable_variables]
         state += [(v, ops.copy(v)) for v in layer.non_trainable_variables]
     mask = compat.keras_mask(inputs)
 
     def call(x: Tensor) -> Tensor:
         x = compat.carry_mask(x, mask)
         # Not `stateless_call`, which leaves out masks, `training` and the casts.
-        with compat.full_precision():  # else Keras would cast the state to a half float
-            scope = keras.StatelessScope(state_mapping=state)
+        scope = keras.StatelessScope()
+        for update in state:  # as it is: a `state_mapping` would be cast
+            scope.add_update(update)
         with scope:
             return widened(layer(x))
 
@@ -187,10 +188,11 @@ class DerivativeLayer(WrappingLayer):
         self._add_terms(opened, dict.fromkeys(self.terms, target), inputs)
         return ops.cast(same, outputs.dtype)
 
-    def _signs(self, shape: Any) -> Tensor:
+    def _signs(self, like: Tensor) -> Tensor:
         """Independent -1 and 1, the probes of Hutchinson's estimates."""
-        draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        return ops.where(draws < 0.5, -1.0, 1.0)
+        seed = self.seed_generator
+        draws = keras.random.uniform(ops.shape(like), dtype="float32", seed=seed)
+        return ops.cast(ops.where(draws < 0.5, -1.0, 1.0), like.dtype)
 
     def save_own_variables(self, store: Any) -> None:
         """The weights, and the random numbers' state, which Keras would leave out."""

@@ -17,10 +17,11 @@ from keras_penalties.layers.derivatives import (
     example_layer,
     pure,
 )
-from keras_penalties.numerics import length, positive_part, widened
+from keras_penalties.numerics import positive_part, widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
+from keras_penalties.sums import length
 from keras_penalties.typing import Tensor
 
 
@@ -151,11 +152,11 @@ class GradientPenalty(DerivativeLayer):
         return shape if other_shape is None else [shape, shape]
 
     def _between(self, inputs: Tensor, other: Tensor) -> Tensor:
-        """A place at random between each pair."""
+        """A place at random between each pair, whose floats may be of two kinds."""
+        inputs, other = widened(inputs), widened(other)
         shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
         share = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        share = ops.cast(share, inputs.dtype)
-        return share * inputs + (1.0 - share) * other
+        return ops.add(ops.multiply(share, inputs), ops.multiply(1.0 - share, other))
 
     def derivative(
         self, fn: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor

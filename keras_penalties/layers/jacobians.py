@@ -12,10 +12,11 @@ from keras import ops
 from keras_penalties import checks, penalties
 from keras_penalties.autodiff import gradient, jacobian, value_and_pullback
 from keras_penalties.layers.derivatives import DerivativeLayer, example_layer
-from keras_penalties.numerics import length, widened
+from keras_penalties.numerics import widened
 from keras_penalties.penalties.separable import L2
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
+from keras_penalties.sums import length
 from keras_penalties.typing import Tensor
 
 
@@ -80,8 +81,8 @@ class Contractive(DerivativeLayer):
         outputs, pullback = value_and_pullback(fn, widened(inputs))
         if self.probes is None:
             return jacobian(outputs, pullback, size), outputs
-        shape, scale = ops.shape(outputs), 1.0 / math.sqrt(self.probes)
-        probes = [scale * self._signs(shape) for _ in range(self.probes)]
+        scale = 1.0 / math.sqrt(self.probes)
+        probes = [scale * self._signs(outputs) for _ in range(self.probes)]
         return ops.stack([pullback(v) for v in probes], axis=1), outputs
 
     @classmethod
@@ -171,10 +172,10 @@ class HessianTrace(DerivativeLayer):
             hessian = ops.reshape(jacobian(slope, pullback, size), (-1, size, size))
             traces = ops.diagonal(hessian, axis1=1, axis2=2)
             return ops.sum(traces, 1, keepdims=True), outputs
-        probes = [self._signs(ops.shape(inputs)) for _ in range(self.probes)]
+        probes = [self._signs(x) for _ in range(self.probes)]
         mean = sum(v * pullback(v) for v in probes) / self.probes
-        rows = ops.reshape(mean, (ops.shape(x)[0], -1))
-        return ops.sum(rows, 1, keepdims=True), outputs
+        traces = ops.sum(mean, tuple(range(1, len(x.shape))))
+        return ops.expand_dims(traces, 1), outputs
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -47,3 +47,7 @@ def get(identifier: Any, argument: str = "identifier") -> Any:
 _found = discover(sys.modules[__name__])
 globals().update(_found)
 __all__ = ["Loss", "get", *_found]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

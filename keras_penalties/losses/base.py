@@ -40,6 +40,9 @@ class Loss(keras.losses.Loss):
     argument under its own name. Half floats are widened before `call` and until the
     samples are reduced.
 
+    Predictions and targets beyond ±1e30 count as ±1e30, with the slopes there. A value
+    or a slope that float32 can't hold is infinite, and never NaN.
+
     A sample weight or a mask belongs to samples: where the values have the shape
     (batch, time), it has the shape (batch,), (batch, 1), (batch, time) or
     (batch, time, 1). A sample that a mask leaves out, whose target is unknown, or whose
@@ -105,6 +108,9 @@ class Loss(keras.losses.Loss):
         The values are not yet weighed. Those of absent samples mean nothing: their
         targets and predictions were replaced. A host may ask for its own `dtype`.
         """
+        if 0 in keras.tree.flatten(y_pred)[0].shape[:1]:
+            y_true, y_pred = keras.tree.map_structure(_one_row, (y_true, y_pred))
+            return self.unreduced(y_true, y_pred, dtype=dtype)[0][:0], None
         dtype = "float64" if (dtype or self.dtype) == "float64" else "float32"
         y_pred = keras.tree.map_structure(
             lambda y: ops.convert_to_tensor(y, dtype), y_pred
@@ -120,6 +126,7 @@ class Loss(keras.losses.Loss):
         y_true, y_pred = keras.tree.map_structure(
             lambda x: replaced(x, among), (y_true, y_pred)
         )
+        y_true, y_pred = keras.tree.map_structure(_held, (y_true, y_pred))
         values = self._values(y_true, y_pred, entries, among)
         own = compat.keras_mask(values)  # as Keras' losses with an `ignore_class` do
         if own is not None and samples is not None:
@@ -234,6 +241,19 @@ class BatchLoss(Loss):
         present: Tensor | None,
     ) -> Tensor:
         return self.call(y_true, y_pred, present)
+
+
+def _one_row(x: Tensor) -> Tensor:
+    """An empty batch with a row: not every backend has a maximum of no entries."""
+    x = ops.convert_to_tensor(x)
+    row = ops.full((1, *x.shape[1:]), 1.0 / max([1, *x.shape[1:][-1:]]))
+    return ops.concatenate([x, ops.cast(row, x.dtype)])
+
+
+def _held(x: Tensor) -> Tensor:
+    """Numbers within ±1e30, so that neither differences nor sums of them overflow."""
+    floating = "float" in keras.backend.standardize_dtype(x.dtype)
+    return bounded(x, 1e30) if floating else x
 
 
 def checked_ignore(value: Any) -> float | str | None:

@@ -11,7 +11,7 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.losses.base import FeatureLoss, LossOptions
 from keras_penalties.losses.shapes import aligned, unpacked
-from keras_penalties.numerics import bounded, stirling_error
+from keras_penalties.numerics import bounded, positive_part, stirling_error
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
@@ -57,21 +57,23 @@ class TweedieDeviance(FeatureLoss):
         y_true, y_pred = aligned(y_true, y_pred)
         log_mean = bounded(y_pred)
         a = 2.0 - self.power
-        scale = ops.exp(a * log_mean)
-        if a <= 0.0:
-            return 2.0 * scale * self._unit(y_true, log_mean)
         zero = y_true == 0
-        positive = ops.where(zero, ops.ones_like(y_true), y_true)
-        unit = ops.where(zero, 1.0 / a, self._unit(positive, log_mean))
-        return 2.0 * scale * unit
+        positive = ops.where(zero, ops.ones_like(y_true), y_true) if a > 0 else y_true
+        log_ratio = ops.log(positive) - log_mean
+        # Where the ratio overflows, the value is infinite and the slope that at e^80.
+        over = ops.stop_gradient(positive_part(log_ratio - 80.0))
+        unit = self._unit(log_ratio - over)
+        if a > 0:
+            unit = ops.where(zero, 1.0 / a, unit)
+        beyond = ops.where(over > 0, math.inf, ops.zeros_like(over))
+        return 2.0 * ops.exp(a * log_mean) * unit + beyond
 
-    def _unit(self, y: Tensor, log_mean: Tensor) -> Tensor:
+    def _unit(self, log_ratio: Tensor) -> Tensor:
         """Half the deviance for y > 0 over `μ^(2−p)`: a function of the ratio y/μ.
 
         Both forms are the formula; each divides by no number near 0 where it is used.
         """
         a, b = 2.0 - self.power, 1.0 - self.power
-        log_ratio = ops.log(y) - log_mean
         ratio = ops.exp(log_ratio)
         if self.power < 1.5:
             return (ratio * _box_cox(log_ratio, b) - (ratio - 1.0)) / a
@@ -174,15 +176,16 @@ def _negative_binomial(y: Tensor, log_mean: Tensor, log_alpha: Tensor) -> Tensor
     total, expected, excess = y + size, mean + size, y - mean
     log_total = ops.log(total)
     gap = ops.log(expected) - log_total
-    share = _log1p(excess / mean * (size / total), ops.log(y) - log_mean + gap)
-    deviance = y * share - size * _log1p(excess / expected, -gap)
+    odds = ops.exp(-log_alpha - log_mean)  # size / mean, whose slope is no larger
+    share = _log1p((excess / total) * odds, 1.0, ops.log(y) - log_mean + gap)
+    deviance = y * share - size * _log1p(excess, expected, -gap)
     errors = stirling_error(y) + stirling_error(size) - stirling_error(total)
     return (
         deviance + errors + 0.5 * (ops.log(2.0 * math.pi * y) + log_total + log_alpha)
     )
 
 
-def _log1p(x: Tensor, far: Tensor) -> Tensor:
-    """`log(1 + x)`, by `far` where x is not small: 1 + x may round to 0 there."""
-    near = ops.abs(x) < 0.5
-    return ops.where(near, ops.log1p(ops.where(near, x, ops.zeros_like(x))), far)
+def _log1p(x: Tensor, over: Tensor | float, far: Tensor) -> Tensor:
+    """`log(1 + x/over)`, by `far` where the ratio is not small: it may overflow."""
+    near = ops.abs(x) < 0.5 * over
+    return ops.where(near, ops.log1p(ops.where(near, x, ops.zeros_like(x)) / over), far)

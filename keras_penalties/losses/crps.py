@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.losses.base import FeatureLoss, Loss, LossOptions
-from keras_penalties.losses.likelihood import _LocationScale, standardized
+from keras_penalties.losses.likelihood import _LocationScale
 from keras_penalties.losses.shapes import unpacked
-from keras_penalties.numerics import absolute, norm
+from keras_penalties.numerics import absolute, bounded, norm
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
@@ -45,12 +45,18 @@ class GaussianCRPS(_LocationScale):
 
     def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value for each feature."""
-        z, log_scale = standardized(*unpacked(y_true, y_pred, 2))
-        density = ops.exp(-0.5 * ops.square(z)) / math.sqrt(2.0 * math.pi)
-        score = (
-            z * ops.erf(z / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi)
+        y_true, packed = unpacked(y_true, y_pred, 2)
+        residual, scale = (
+            y_true - packed[..., 0, :],
+            ops.exp(bounded(packed[..., 1, :])),
         )
-        return ops.exp(log_scale) * score
+        # Beyond 40 scales Φ is 0 or 1 and φ is 0, and the square may be infinite.
+        near = ops.abs(residual) < 40.0 * scale
+        z = ops.where(near, residual, ops.zeros_like(residual)) / scale
+        sides = ops.where(near, ops.erf(z / math.sqrt(2.0)), ops.sign(residual))
+        density = ops.exp(-0.5 * ops.square(z)) / math.sqrt(2.0 * math.pi)
+        density = ops.where(near, density, ops.zeros_like(density))
+        return residual * sides + scale * (2.0 * density - 1.0 / math.sqrt(math.pi))
 
 
 class _Ensemble(Loss):

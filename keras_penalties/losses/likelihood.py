@@ -153,12 +153,12 @@ class StudentTNLL(_LocationScale):
     def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value for each feature."""
         y_true, packed = unpacked(y_true, y_pred, 3 if self.df is None else 2)
-        z, log_scale = standardized(y_true, packed)
+        residual, log_scale = y_true - packed[..., 0, :], bounded(packed[..., 1, :])
         if self.df is None:
             df = ops.exp(bounded(packed[..., 2, :]))
         else:
-            df = self.df * ops.ones_like(z)
-        tails = 0.5 * (df + 1.0) * log1p_square(z / ops.sqrt(df))
+            df = self.df * ops.ones_like(residual)
+        tails = 0.5 * (df + 1.0) * log1p_square(residual, log_scale + 0.5 * ops.log(df))
         return log_scale + _student_constant(df) + tails
 
     @classmethod
@@ -181,11 +181,13 @@ def _student_constant(df: Tensor) -> Tensor:
     return _HALF_LOG_TWO_PI + 0.5 - half * ops.log1p(0.5 / half) + rest
 
 
-def log1p_square(q: Tensor) -> Tensor:
-    """`log(1 + q²)`, also where the square would overflow."""
-    large = ops.abs(q) > 1.0
-    one = ops.ones_like(q)
-    outer = ops.abs(ops.where(large, q, one))
-    inner = ops.where(large, one, q)
-    beyond = 2.0 * ops.log(outer) + ops.log1p(ops.square(1.0 / outer))
-    return ops.where(large, beyond, ops.log1p(ops.square(inner)))
+def log1p_square(x: Tensor, log_scale: Tensor) -> Tensor:
+    """`log(1 + (x/scale)²)`, also where the ratio or its square would overflow."""
+    scale = ops.exp(log_scale)
+    large = ops.abs(x) > scale
+    inner = ops.where(large, ops.zeros_like(x), x)
+    # By logarithms: the slope of a quotient has a square, which may be 0 in float32.
+    outer = ops.log(ops.abs(ops.where(large, x, ops.ones_like(x)))) - log_scale
+    outer = ops.where(large, outer, ops.zeros_like(outer))
+    beyond = 2.0 * outer + ops.log1p(ops.exp(-2.0 * outer))
+    return ops.where(large, beyond, ops.log1p(ops.square(inner * ops.exp(-log_scale))))

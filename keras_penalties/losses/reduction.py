@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.numerics import unless_empty
 from keras_penalties.typing import Tensor
 
 
@@ -26,6 +27,8 @@ def reduced(
     masks: Sequence[Tensor] = (),
 ) -> Tensor:
     """The loss of a batch from its values, as `keras.losses.Loss` reduces them.
+
+    A batch without samples costs 0: Keras gives NaN or an empty tensor, by backend.
 
     Under `tf.distribute` a mean is divided by the number of replicas, as in Keras.
 
@@ -46,7 +49,7 @@ def reduced(
     """
     masks = [mask for mask in masks if mask is not None]
     if sample_weight is None and not masks:
-        return _AsKeras("loss", reduction, values.dtype)(0.0, values)
+        return _reduced(values, reduction)
     valid = functools.reduce(
         ops.logical_and,
         (_on("mask", ops.cast(mask, "bool"), values) for mask in masks),
@@ -63,7 +66,16 @@ def reduced(
         weight, reduction = _over(weight, ops.mean(weight)), "sum_over_batch_size"
     elif masks and reduction in ("sum_over_batch_size", "mean"):
         weight = _over(weight, ops.mean(valid))
-    return _AsKeras("loss", reduction, values.dtype)(0.0, values, weight)
+    return _reduced(values, reduction, weight)
+
+
+def _reduced(values: Tensor, reduction: str | None, weight: Tensor = None) -> Tensor:
+    if reduction in (None, "none"):
+        return _AsKeras("loss", reduction, values.dtype)(0.0, values, weight)
+    if 0 in values.shape:
+        return ops.sum(values)
+    result = _AsKeras("loss", reduction, values.dtype)(0.0, values, weight)
+    return unless_empty(result, values)
 
 
 class _AsKeras(keras.losses.Loss):

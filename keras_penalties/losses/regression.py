@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.losses.base import FeatureLoss, LossOptions
+from keras_penalties.losses.likelihood import log1p_square
 from keras_penalties.losses.shapes import aligned, unpacked
 from keras_penalties.numerics import positive_part
 from keras_penalties.registry import register
@@ -182,16 +183,18 @@ class GeneralRobust(FeatureLoss):
     def features(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value for each feature."""
         y_true, y_pred = aligned(y_true, y_pred)
-        squares = ops.square((y_true - y_pred) / self.scale)
-        return self._of_squares(squares)
-
-    def _of_squares(self, squares: Tensor) -> Tensor:
+        ratio = (y_true - y_pred) / self.scale
         alpha, gap = self.alpha, 2.0 - self.alpha
         if gap < 1e-15:
-            return 0.5 * squares
+            return 0.5 * ops.square(ratio)
         if math.isinf(alpha):
-            return -ops.expm1(-0.5 * squares)
-        logs = ops.log1p(squares / gap)
+            # Beyond 40 the value is 1, with slope 0, and the square may be infinite.
+            near = ops.abs(ratio) < 40.0
+            ratio = ops.where(near, ratio, ops.zeros_like(ratio))
+            value = -ops.expm1(-0.5 * ops.square(ratio))
+            return ops.where(near, value, ops.ones_like(value))
+        half_log_gap = 0.5 * math.log(gap) * ops.ones_like(ratio)
+        logs = log1p_square(ratio, half_log_gap)
         if abs(alpha) < 1e-30:  # no float32 is that small, and the limit is reached
             return logs
         # As α nears 0, expm1 and log1p keep the digits that the power would lose.

@@ -118,7 +118,7 @@ def _log_sum(weights: Tensor, logs: Tensor) -> Tensor:
     """`log Σⱼ weightsᵢⱼ·exp(logsⱼ)`, where each row has a weight above 0."""
     counted, logs = weights > 0, ops.expand_dims(logs, 0)
     highest = ops.where(counted, logs, -float("inf"))
-    highest = ops.stop_gradient(ops.max(highest, axis=1, keepdims=True))
+    highest = ops.stop_gradient(ops.max(highest, 1, True, -float("inf")))
     below = ops.where(counted, logs - highest, ops.zeros_like(weights))
     sums = ops.sum(weights * ops.exp(below), axis=1)
     return ops.log(sums) + ops.squeeze(highest, 1)

@@ -157,6 +157,13 @@ class SparseAutoencoder(LayerFromSignature, keras.Model):
         code = ops.convert_to_tensor(code, self.compute_dtype)
         return self.decoder(self.join_one(code) if self.bias_unit else code)
 
+    @property
+    def dictionary(self) -> Tensor:
+        """What each unit adds before the last sigmoid, (hidden_units, features)."""
+        dense = getattr(self.decoder, "layer", self.decoder)  # or `Penalized` around it
+        kernel = ops.convert_to_tensor(dense.kernel)
+        return kernel[:-1] if self.bias_unit else kernel
+
     def call(self, inputs: Tensor) -> Tensor:
         """The reconstruction of the input."""
         return self.decode(self.encode(inputs))

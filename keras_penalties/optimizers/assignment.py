@@ -59,7 +59,7 @@ def checked(penalties: Any, proximal: bool) -> dict[str, Penalty]:
     if not isinstance(penalties, Mapping) or not penalties:
         checks.refuse("penalties", "a dict of {pattern: penalty}, not empty", penalties)
     found = {
-        p: penalty_names.get(given, f"penalties['{p}']")
+        p: penalty_names.get(given, f"penalties[{checks.shown(p)}]")
         for p, given in penalties.items()
     }
     for pattern, penalty in found.items():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties import compat, config
 from keras_penalties.anchors import hosted
 from keras_penalties.hosting.anchors import Anchors
 from keras_penalties.hosting.state import TermState, Variable
@@ -92,15 +91,4 @@ class PenaltyOptimizer(Wrapper):
         parts = [part for p in self.penalties.values() for part in p.parts()]
         with hosted(parts):
             penalties = {p: serialize(given) for p, given in self.penalties.items()}
-        return {
-            "inner": compat.portable_optimizer(serialize(self.inner)),
-            "penalties": penalties,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config_: dict[str, Any], custom_objects: Any = None) -> Self:
-        """The optimizer that `get_config` described."""
-        with keras.saving.custom_object_scope(custom_objects or {}):
-            optimizer: Self = config.from_config(cls, config_)
-        return optimizer
+        return {**super().get_config(), "penalties": penalties}

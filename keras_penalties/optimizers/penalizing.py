@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_penalties import checks, compat
 from keras_penalties.autodiff import value_and_gradient
-from keras_penalties.compiling import in_turns
 from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.term import Term
 from keras_penalties.numerics import widened
@@ -65,8 +64,8 @@ class Penalizing(PenaltyOptimizer):
         >>> round(float(model.get_weights()[0][0, 0]), 3)
         2.0
         >>> print(kp.terms(model))
-        term                strength  penalty  target           host       acts
-        net_line_kernel_l2  0.5       L2       net/line/kernel  optimizer  yes
+        term            strength  penalty  target       host       acts
+        line_kernel_l2  0.5       L2       line/kernel  optimizer  yes
     """
 
     proximal = False
@@ -83,20 +82,18 @@ class Penalizing(PenaltyOptimizer):
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """One step of the inner optimizer, by the gradient of loss + penalties."""
-        if trainable_variables is not None:
+        if trainable_variables is not None and not self.built:
             trainable_variables = list(trainable_variables)
-            if not self.built:
-                self.build(trainable_variables)
-        variables = trainable_variables or self._trainable_variables
+            self.build(trainable_variables)  # the state is copied before the step
         steps, state = ops.copy(self.iterations), ops.copy(self.state.vector)
-        super().apply(self._all(grads, variables), trainable_variables)
+        super().apply(grads, trainable_variables)
         if any(term.strength.adapts for term in self.terms):
             # Under gradient accumulation not every call is a step.
             taken = self.iterations > steps
             moved = ops.where(taken, ops.copy(self.state.vector), state)
             self.inner.assign(self.state.vector, moved)
 
-    def _all(self, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+    def _passed_on(self, gradients: Any, variables: Sequence[Any]) -> list[Any]:
         """The gradients of the loss, with the penalties' where there are any."""
         now = Pass(self.state, self.iterations, training=True)
         found = []
@@ -127,12 +124,16 @@ class Penalizing(PenaltyOptimizer):
         )
 
         def value(x: Tensor) -> Tensor:
-            def whole() -> Tensor:
-                return ops.cast(term.value(x, penalty), strength.dtype)
+            return ops.cast(term.value(x, penalty), strength.dtype)
 
-            skips = term.strength.skips
-            return in_turns(strength > 0, whole, strength.dtype) if skips else whole()
+        def both() -> tuple[Tensor, Tensor]:
+            return value_and_gradient(value, x)
 
-        # The state moves outside of the function that is differentiated.
-        found, slope = value_and_gradient(value, x)
+        def neither() -> tuple[Tensor, Tensor]:
+            return ops.zeros((), strength.dtype), ops.zeros_like(x)
+
+        # The condition stands around the gradient: within it TensorFlow fails where the
+        # penalty has a gradient of its own. The state moves outside of both.
+        skips = term.strength.skips
+        found, slope = ops.cond(strength > 0, both, neither) if skips else both()
         return ops.cast(now.steered(term, x, found), x.dtype) * slope

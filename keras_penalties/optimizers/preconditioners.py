@@ -219,6 +219,7 @@ PRECONDITIONERS = (SGD, Adam, Nadam, Adamax, RMSprop, Adagrad, Adadelta)
 
 _WHY_NOT = {
     "LossScaleOptimizer": "Put it outside: LossScaleOptimizer(Proximal(...)).",
+    "HoldZeros": "Put it outside: HoldZeros(Proximal(...)).",
     "Proximal": "Give all penalties to one Proximal.",
     "MultiOptimizer": "Put a Proximal around each optimizer inside it.",
     "Ftrl": "It has `l1_regularization_strength` of its own.",

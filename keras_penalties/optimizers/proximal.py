@@ -8,13 +8,14 @@ from typing import Any
 from keras import ops
 
 from keras_penalties import compat
-from keras_penalties.compiling import fused, pays_to_fuse
+from keras_penalties.compiling import fused, may_compile, pays_to_fuse
 from keras_penalties.hosting.state import Pass
 from keras_penalties.hosting.term import Term
 from keras_penalties.numerics import widened
 from keras_penalties.optimizers.assignment import Assigned
 from keras_penalties.optimizers.base import PenaltyOptimizer
 from keras_penalties.optimizers.preconditioners import preconditioner_of
+from keras_penalties.optimizers.wrapper import assign_with_zeros
 from keras_penalties.registry import register
 from keras_penalties.typing import Tensor
 
@@ -96,6 +97,11 @@ class Proximal(PenaltyOptimizer):
         for index in self._assigned:
             self._preconditioner.build(variables[index])
 
+    def assigned(self, variables: Sequence[Any]) -> list[tuple[Any, Assigned]]:
+        """Those of these weights that are penalised, each with its penalty."""
+        found = [(v, compat.index_of(self.inner, v)) for v in variables]
+        return [(v, self._assigned[i]) for v, i in found if i in self._assigned]
+
     def _around_update(
         self,
         update: Callable[[], None],
@@ -108,8 +114,7 @@ class Proximal(PenaltyOptimizer):
         On TensorFlow both together are compiled, where the weight is large: op by op
         the inner update alone takes some thirty passes over memory.
         """
-        found = [(v, compat.index_of(self.inner, v)) for v in variables]
-        penalised = [(v, self._assigned[i]) for v, i in found if i in self._assigned]
+        penalised = self.assigned(variables)
         steps = []
         for variable, assigned in penalised:
             x = widened(ops.copy(variable))
@@ -126,11 +131,12 @@ class Proximal(PenaltyOptimizer):
                     variable, assigned, x, before, rate, present
                 )
                 ts = [size * strength for strength in present]
-                self._set(variable, penalty.prox_parts(moved, ts))
+                new = penalty.prox_parts(moved, ts)
+                assign_with_zeros(self.inner, variable, new)
 
         large = any(map(pays_to_fuse, gradients)) and not compat.replicated()
         whole = large and any(assigned.penalty.fuses for _, assigned in penalised)
-        (fused(step) if whole else step)()
+        (fused(step) if whole and may_compile() else step)()
 
     def _present(self, now: Pass, term: Term, x: Tensor) -> Tensor:
         """The strength for the step from `x`, by which a strength that adapts moves."""
@@ -159,13 +165,3 @@ class Proximal(PenaltyOptimizer):
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
         return stepped, size
-
-    def _set(self, variable: Any, new: Tensor) -> None:
-        """The weight, and the zeros of its moving average."""
-        self.inner.assign(variable, ops.cast(new, variable.dtype))
-        if self.inner.use_ema:
-            average = compat.optimizer_state(
-                self.inner, "_model_variables_moving_average", variable
-            )
-            kept = ops.cast(new != 0, average.dtype)
-            self.inner.assign(average, kept * average)

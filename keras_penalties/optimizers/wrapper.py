@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
+from keras import ops
 
+from keras_penalties import compat, config
 from keras_penalties.typing import Tensor
 
 
@@ -27,10 +29,17 @@ class Wrapper(keras.optimizers.Optimizer):
         super().build(variables)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """One step of the inner optimizer."""
-        if not self.built and trainable_variables is not None:
-            self.build(list(trainable_variables))
-        self.inner.apply(grads, trainable_variables)
+        """One step of the inner optimizer, by the gradients of `_passed_on`."""
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            if not self.built:
+                self.build(trainable_variables)
+        variables = trainable_variables or self._trainable_variables
+        self.inner.apply(self._passed_on(grads, variables), trainable_variables)
+
+    def _passed_on(self, gradients: Any, variables: Sequence[Any]) -> Any:
+        """The gradients that the inner optimizer gets: by default those of the loss."""
+        return gradients
 
     @property
     def variables(self) -> list[Any]:
@@ -84,3 +93,25 @@ class Wrapper(keras.optimizers.Optimizer):
         """Set all of `variables`."""
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The inner optimizer and the name."""
+        inner = keras.saving.serialize_keras_object(self.inner)
+        return {"inner": compat.portable_optimizer(inner), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config_: dict[str, Any], custom_objects: Any = None) -> Self:
+        """The optimizer that `get_config` described."""
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            optimizer: Self = config.from_config(cls, config_)
+        return optimizer
+
+
+def assign_with_zeros(optimizer: Any, variable: Any, new: Tensor) -> None:
+    """Assign a weight in its optimizer's update, with the zeros of its average."""
+    optimizer.assign(variable, ops.cast(new, variable.dtype))
+    if optimizer.use_ema:
+        average = compat.optimizer_state(
+            optimizer, "_model_variables_moving_average", variable
+        )
+        optimizer.assign(average, ops.cast(new != 0, average.dtype) * average)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for editors: at run time every file of this folder is found
     from keras_penalties.penalties.grouped import *
     from keras_penalties.penalties.indicators import *
     from keras_penalties.penalties.order import *
+    from keras_penalties.penalties.powers import *
     from keras_penalties.penalties.quadratic import *
     from keras_penalties.penalties.separable import *
     from keras_penalties.penalties.spectral import *
@@ -50,3 +51,7 @@ def get(identifier: Any, argument: str = "identifier") -> Penalty:
 _found = discover(sys.modules[__name__])
 globals().update(_found)
 __all__ = ["Penalty", "Separable", "get", *_found]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

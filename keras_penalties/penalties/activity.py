@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.masks import real_mean
 from keras_penalties.numerics import (
     absolute,
     as_matrix,
@@ -18,7 +19,6 @@ from keras_penalties.numerics import (
     positive_part,
 )
 from keras_penalties.penalties.base import Penalty
-from keras_penalties.penalties.masks import real_mean
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor

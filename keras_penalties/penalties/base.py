@@ -12,10 +12,10 @@ from keras import ops
 
 from keras_penalties import checks, config
 from keras_penalties.anchors import Anchor
-from keras_penalties.compiling import pays_to_fuse, read_first
-from keras_penalties.numerics import widened
+from keras_penalties.compiling import copies_halves, pays_to_fuse, read_first
+from keras_penalties.masks import spread_mask
+from keras_penalties.numerics import plain_tensor, unless_empty, widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
-from keras_penalties.penalties.masks import spread_mask
 from keras_penalties.penalties.refusals import (
     check_rank,
     check_slopes,
@@ -29,6 +29,7 @@ from keras_penalties.strengths import (
     check_host,
     constant,
 )
+from keras_penalties.sums import sum_by_blocks
 from keras_penalties.typing import Tensor
 
 
@@ -62,12 +63,16 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
     """Whether `prox` is right for one t per entry, as an adaptive optimizer has it, and
     not only for one number. False is always safe: `Proximal` then gives the whole
     weight one t."""
+    by_entries: ClassVar[bool] = False
+    """Whether the value is `Σ entrywise(x)`, a sum over single entries."""
     fuses: ClassVar[bool] = False
     """Whether `prox` consists of entrywise ops and sums, which a compiler makes a few
     passes over memory, where each op would take one."""
     indicator: ClassVar[bool] = False
-    """Whether the value is 0 in a set and infinite outside. No gradient leads into the
-    set, so only `Proximal` applies it: a Keras slot or a layer refuses it."""
+    """Whether the value is 0 in a set and infinite outside."""
+    has_slope: ClassVar[bool] = True
+    """Whether a gradient leads to lower values. That of an indicator or a count is 0,
+    so only `Proximal` applies these: a Keras slot or a layer refuses them."""
     elastic: tuple[float, float] | None = None
     """(a, b) where the value is `Σ a·|x| + ½·b·x²`, else None: such parts of a sum have
     one proximal map together."""
@@ -112,14 +117,19 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
 
     @final
     def value(self, x: Tensor) -> Tensor:
-        """The scalar that the strength multiplies, in at least float32.
+        """The scalar that the strength multiplies, in at least float32; 0 of no entry.
 
         Raises:
             ValueError: if `x` has fewer axes than the penalty needs.
         """
-        x = widened(x)
+        x = plain_tensor(x)
         check_rank(self, x)
-        return read_first(self.compute_value(x), x)
+        if self.by_entries and copies_halves(x):
+            return sum_by_blocks(self.compute_value)(x)
+        x = widened(x)
+        if 0 in x.shape:
+            return ops.sum(x)
+        return read_first(unless_empty(self.compute_value(x), x), x)
 
     @final
     def masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -140,7 +150,9 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         check_rank(self, x)
         mask = spread_mask(mask, x)
         real = ops.where(mask, x, ops.zeros_like(x))
-        return self.compute_masked_value(real, mask)
+        if 0 in x.shape:
+            return ops.sum(real)
+        return unless_empty(self.compute_masked_value(real, mask), x)
 
     def compute_masked_value(self, x: Tensor, mask: Tensor) -> Tensor:
         """What `masked_value` returns, of `x` with 0 in place of what is masked.
@@ -168,6 +180,8 @@ class Penalty(config.FromSignature, keras.regularizers.Regularizer):
         x = ops.convert_to_tensor(x)
         wide = widened(x)
         check_rank(self, wide)
+        if 0 in x.shape and self.has_prox:
+            return x
         t = ops.convert_to_tensor(t, wide.dtype)
         fuses = self.fuses and pays_to_fuse(wide)
         moved = (fused_map if fuses else type(self).compute_prox)(self, wide, t)
@@ -291,6 +305,7 @@ class Separable(Penalty):
     """
 
     per_entry = True
+    by_entries = True
     fuses = True
     ignores_zeros = True
 

@@ -107,6 +107,11 @@ class Sum(Penalty):
         return any(part.indicator for part in self.penalties)
 
     @property
+    def has_slope(self) -> bool:  # type: ignore[override]
+        """Whether every part has one."""
+        return all(part.has_slope for part in self.penalties)
+
+    @property
     def concavity(self) -> float:
         """No more than the parts' together, where a schedule counts as 1."""
         total = 0.0

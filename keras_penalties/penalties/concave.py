@@ -11,7 +11,7 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import absolute, positive_part
+from keras_penalties.numerics import absolute, positive_part, soft_threshold
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
@@ -83,9 +83,9 @@ class MCP(Separable):
 class SCAD(Separable):
     """The smoothly clipped absolute deviation: L1 to a knee, then a blend, then flat.
 
-    `Σ |x|` to |x| = knee; then the slope falls along a line, `(ratio·knee − |x|) /
-    ((ratio − 1)·knee)`; from |x| = ratio·knee on it costs `knee·(ratio + 1)/2`. The
-    classical (λ, a) is `SCAD(λ, knee=λ, ratio=a)`.
+    `Σ ∫₀^|x| min(1, max(0, ratio·knee − u)/((ratio − 1)·knee)) du`. That is |x| to
+    |x| = knee; then the slope falls along a line; from |x| = ratio·knee on it costs
+    `knee·(ratio + 1)/2`. The classical (λ, a) is `SCAD(λ, knee=λ, ratio=a)`.
 
     Args:
         strength: The multiplier λ, the slope at 0; 0 or more. Default 0.01.
@@ -149,6 +149,57 @@ class SCAD(Separable):
 
 
 @register
+class CappedL1(Separable):
+    """L1 up to a cap, and flat from there on: `Σ min(|x|, cap)`.
+
+    Entries beyond the cap cost a constant and are not shrunk, as with MCP and SCAD. But
+    the slope jumps at the cap, so the proximal map jumps for every t. With a large cap
+    it is L1; with a small one, and the strength divided by the cap, nearly L0.
+
+    Args:
+        strength: The multiplier, the slope at 0; 0 or more. Default 0.01.
+        cap: From where on the penalty is flat, above 0. Default 1.0.
+
+    Shapes: any, also a scalar.
+
+    Example:
+        >>> import numpy as np, keras_penalties as kp
+        >>> float(kp.penalties.CappedL1(0.5, cap=2.0)(np.array([5.0, -1.0])))
+        1.5
+
+    Raises:
+        ValueError: if `cap` is not above 0.
+
+    Source: Zhang, "Analysis of Multi-stage Convex Relaxation for Sparse
+    Regularization", 2010.
+    """
+
+    convex = False
+    joint = "entries"
+
+    def __init__(self, strength: StrengthLike = 0.01, cap: float = 1.0) -> None:
+        super().__init__(strength)
+        self.cap = checks.positive("cap", cap)
+
+    def entrywise(self, x: Tensor) -> Tensor:
+        """`min(|x|, cap)`, with the slope 0 at the cap."""
+        size = absolute(x)
+        return ops.where(size < self.cap, size, self.cap)
+
+    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
+        """The soft threshold up to a jump, then x. A tie goes to the soft threshold."""
+        # Where the minima below the cap and beyond are equally low.
+        far = ops.sqrt(2.0 * self.cap * t)
+        jump = ops.where(t < 2.0 * self.cap, self.cap + 0.5 * t, far)
+        return ops.where(ops.absolute(x) > jump, x, soft_threshold(x, t))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """A high cap, and a low one."""
+        return [cls(0.5), cls(0.5, cap=0.25)]
+
+
+@register
 class LogSum(Separable):
     """The logarithm, between L1 and a count of nonzeros: `Σ log(1 + |x|/epsilon)`.
 
@@ -195,7 +246,8 @@ class LogSum(Separable):
         gap = ops.sqrt(positive_part(total - 2 * root_t)) * ops.sqrt(total + 2 * root_t)
         rough = positive_part(0.5 * (size - epsilon + gap))
         root = positive_part(size - t / (epsilon + rough))  # rounds less than `rough`
-        saved = root * (size - 0.5 * root) - t * ops.log1p(root / epsilon)
+        ratio = ops.minimum(root / epsilon, 1e38)  # t may be 0
+        saved = root * (size - 0.5 * root) - t * ops.log1p(ratio)
         better = (total >= 2 * root_t) & (saved >= 0)
         return ops.where(better, ops.sign(x) * root, ops.zeros_like(x))
 
@@ -203,64 +255,3 @@ class LogSum(Separable):
     def examples(cls) -> list[Self]:
         """A gentle one, and one near to counting nonzeros."""
         return [cls(0.5), cls(0.5, epsilon=0.1)]
-
-
-@register
-class Lp(Separable):
-    """The p-th power with p below 1, between L1 and a count of nonzeros: `Σ |x|^p`.
-
-    The slope at 0, infinite on both sides, counts as 0.
-
-    Args:
-        strength: The multiplier, 0 or more. Default 0.01.
-        p: The power, in (0, 1). Default 0.5.
-
-    Shapes: any, also a scalar.
-
-    Example:
-        >>> import numpy as np, keras_penalties as kp
-        >>> float(kp.penalties.Lp(1.0, p=0.5)(np.array([4.0, -1.0, 0.0])))
-        3.0
-
-    Raises:
-        ValueError: if `p` is not strictly between 0 and 1.
-
-    Source: Frank and Friedman, "A Statistical View of Some Chemometrics Regression
-    Tools", 1993; for the threshold Marjanovic and Solo, "On ℓq Optimization and Matrix
-    Completion", 2012.
-    """
-
-    convex = False
-    joint = "entries"
-
-    def __init__(self, strength: StrengthLike = 0.01, p: float = 0.5) -> None:
-        super().__init__(strength)
-        self.p = checks.fraction("p", p)
-
-    def entrywise(self, x: Tensor) -> Tensor:
-        """`|x|^p`."""
-        zero = x == 0
-        size = ops.where(zero, ops.ones_like(x), absolute(x))
-        return ops.where(zero, ops.zeros_like(x), ops.power(size, self.p))
-
-    def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
-        """0 up to a threshold, then the larger root of `u + t·p·u^(p − 1) − |x|`.
-
-        By Newton's method from |x|, where the curve is convex and its slope at least
-        1 − p/2: it comes down to the root, in float32 and float64 within 8 steps.
-        """
-        p, size = self.p, ops.absolute(x)
-        least = ops.power(2.0 * (1.0 - p) * t, 1.0 / (2.0 - p))  # of all but 0
-        alive = size > least * (2.0 - p) / (2.0 - 2.0 * p)
-        start = ops.where(alive, size, ops.ones_like(size))
-        root = start
-        for _ in range(8):
-            pull = t * p * ops.power(root, p - 1.0)
-            slope = 1.0 + (p - 1.0) * pull / root
-            root = root - (root + pull - start) / slope
-        return ops.where(alive, ops.sign(x) * root, ops.zeros_like(x))
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        """A root, one near to counting nonzeros and one near to L1."""
-        return [cls(0.5), cls(0.5, p=0.1), cls(0.5, p=0.9)]

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_penalties import checks
+from keras_penalties.masks import real_rows
 from keras_penalties.penalties.base import Penalty
-from keras_penalties.penalties.masks import real_rows
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
 from keras_penalties.typing import Tensor

@@ -8,7 +8,7 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import absolute, positive_part
+from keras_penalties.numerics import absolute, positive_part, scaled
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.layouts import Layout, checked_groups
 from keras_penalties.penalties.ranked import threshold
@@ -76,9 +76,9 @@ class ExclusiveLasso(Penalty):
         """The soft threshold at t times the sum of magnitudes that it leaves."""
         layout = self._layout
         rows, each = layout.rows(x), layout.rows(ops.broadcast_to(t, x.shape))
-        sizes = ops.absolute(rows)
+        sizes, scale = scaled(ops.absolute(rows), axis=1)  # the map scales with x
         left = sizes - each * threshold(sizes, each, total=0.0, room=1.0)
-        return layout.joined(ops.sign(rows) * positive_part(left), x)
+        return layout.joined(ops.sign(rows) * positive_part(left) * scale, x)
 
     @classmethod
     def examples(cls) -> list[Self]:

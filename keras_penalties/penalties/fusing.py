@@ -1,21 +1,18 @@
 """Compiled sums and proximal maps of large weights, on TensorFlow.
 
 Penalties that are alike share them, so that a model with many equal layers compiles one
-function for all. The last few are kept, and not all: each takes memory.
+function for all.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-from keras_penalties.compiling import fused
-from keras_penalties.numerics import fused_sum
-from keras_penalties.typing import Tensor
+from keras import ops
 
-KEPT = 64
-"""How many compiled functions of a kind are kept."""
+from keras_penalties.compiling import fused, kept
+from keras_penalties.sums import fused_sum
+from keras_penalties.typing import Tensor
 
 
 class _Alike:
@@ -33,21 +30,13 @@ class _Alike:
 
 def fused_map(penalty: Any, x: Tensor, t: Tensor) -> Tensor:
     """`penalty.compute_prox(x, t)`, compiled as one function."""
-    shapes = tuple(x.shape), tuple(t.shape), x.dtype
-    moved: Tensor = _map(_Alike(penalty), *shapes)(x, t)
-    return moved
+    key = "map", _Alike(penalty), tuple(x.shape), tuple(t.shape), x.dtype
+    plain = penalty.compute_prox
+    return kept(key, lambda: fused(plain), plain)(x, t)
 
 
 def fused_total(penalty: Any, x: Tensor) -> Tensor:
     """The sum of `penalty.entrywise(x)`, compiled as one function."""
-    return _total(_Alike(penalty), tuple(x.shape), x.dtype)(x)
-
-
-@functools.lru_cache(KEPT)
-def _map(key: _Alike, *shapes: Any) -> Callable[..., Tensor]:
-    return fused(key.penalty.compute_prox)
-
-
-@functools.lru_cache(KEPT)
-def _total(key: _Alike, *shape: Any) -> Callable[[Tensor], Tensor]:
-    return fused_sum(key.penalty.entrywise)
+    key = "total", _Alike(penalty), tuple(x.shape), x.dtype
+    each = penalty.entrywise
+    return kept(key, lambda: fused_sum(each), lambda x: ops.sum(each(x)))(x)

@@ -6,19 +6,21 @@ import math
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.numerics import absolute, length
+from keras_penalties.numerics import absolute, scaled
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.concave import MCP
 from keras_penalties.penalties.layouts import Layout, checked_groups, listed
 from keras_penalties.penalties.ranked import onto_simplex
 from keras_penalties.penalties.refusals import refuse_part
-from keras_penalties.penalties.secular import Secular
+from keras_penalties.penalties.secular import root_over
 from keras_penalties.penalties.separable import L1, ElasticNet
 from keras_penalties.registry import register
 from keras_penalties.strengths import StrengthLike
+from keras_penalties.sums import length
 from keras_penalties.typing import Tensor
 
 
@@ -112,6 +114,11 @@ class Grouped(Penalty):
         return self.penalty.convex
 
     @property
+    def has_slope(self) -> bool:  # type: ignore[override]
+        """Whether the inner penalty has one."""
+        return bool(self.penalty.has_slope)
+
+    @property
     def concavity(self) -> float:
         """The inner penalty's, times the largest weight: infinite where unknown."""
         if self.convex:
@@ -147,6 +154,11 @@ class Grouped(Penalty):
     @property
     def _layout(self) -> Layout:
         return Layout(self.axis, self.block, self.groups)
+
+    def nonzero_groups(self, x: Tensor) -> int:
+        """How many groups of a weight have an entry that is not zero."""
+        entries, axes = self._layout.spread(ops.convert_to_tensor(x))
+        return int(np.sum(np.any(ops.convert_to_numpy(entries) != 0, axis=axes)))
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ_g w_g·φ(‖x_g‖)`."""
@@ -213,8 +225,8 @@ class Grouped(Penalty):
         if kink == 0.0:
             return x
         pull = kink * t
-        size = Secular(x, pull, axes).root()
-        return x * (size / (ops.maximum(size, 1e-30) + pull))
+        half = 0.5 * root_over(axes)(x, pull)  # r + t may overflow
+        return x * (half / (ops.maximum(half, 1e-30) + 0.5 * pull))
 
     def _clipped(self, rows: Tensor, t: Tensor, weights: Tensor) -> Tensor:
         """For the largest magnitude and L1: the bound r with `Σ(|x| − r)₊/t = w`."""
@@ -222,10 +234,11 @@ class Grouped(Penalty):
         longest = ops.max(t, axis=1, keepdims=True)
         unit = ops.where(longest > 0, longest, ops.ones_like(longest))
         each = ops.maximum(t / unit, 1e-12)
-        sizes, total = ops.absolute(rows), kink * weights * longest
+        sizes, scale = scaled(ops.absolute(rows), axis=1)
+        total = kink * weights * (longest / scale)
         dead = ops.sum(sizes / each, axis=1, keepdims=True) <= total
         excess = each * onto_simplex(sizes / each, 1.0 / each, total)
-        clipped = ops.where(dead, ops.zeros_like(rows), sizes - excess)
+        clipped = scale * ops.where(dead, ops.zeros_like(rows), sizes - excess)
         return ops.where(t > 0, ops.sign(rows) * clipped, rows)
 
     def _weights(self, x: Tensor, entries: Tensor, axes: tuple[int, ...]) -> Tensor:

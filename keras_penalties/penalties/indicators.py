@@ -36,6 +36,7 @@ class Indicator(Penalty):
     """
 
     indicator = True
+    has_slope = False
     per_entry = True
     strength = 1.0
 

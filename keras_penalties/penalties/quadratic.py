@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_penalties import checks
 from keras_penalties.anchors import Anchor, anchored, refuse_start, starts
-from keras_penalties.numerics import bounded
+from keras_penalties.numerics import bounded, scaled
 from keras_penalties.penalties.base import Penalty
 from keras_penalties.penalties.refusals import one_step, refuse_part
 from keras_penalties.registry import register
@@ -89,11 +89,11 @@ class Quadratic(Penalty):
 
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """`(I + t·A)⁻¹·x`, in the basis of A's eigenvectors."""
-        t = one_step(self, t)
+        t, (x, scale) = one_step(self, t), scaled(x)
         turned = self._turned(x) / (1.0 + t * ops.square(self._root(x)))
         back = ops.matmul(_constant(self._vectors, x), turned)
         ahead = ops.moveaxis(x, self.axis, 0)
-        return ops.moveaxis(ops.reshape(back, ahead.shape), 0, self.axis)
+        return scale * ops.moveaxis(ops.reshape(back, ahead.shape), 0, self.axis)
 
     def _turned(self, x: Tensor) -> Tensor:
         """The vectors in the eigenvectors' basis, as columns.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from keras_penalties.numerics import positive_part
+from keras_penalties.numerics import positive_part, scaled
 from keras_penalties.typing import Tensor
 
 
@@ -28,10 +28,13 @@ def onto_simplex(rows: Tensor, t: Tensor, total: Tensor) -> Tensor:
     From there the entries that stay above 0 are small numbers, whose sum rounds little,
     however large x is and however widely t is spread.
     """
-    least = ops.max((rows - total) / t, axis=1, keepdims=True)
-    rows = positive_part(rows - t * least)
+    small, scale = scaled(rows, axis=1)
+    least = ops.max((small - total / scale) / t, axis=1, keepdims=True)
+    rows = positive_part(ops.minimum(scale * (small - t * least), total))
     rows = positive_part(rows - t * threshold(rows, t, total, room=0.0))
     # What rounding took from the sum, shared as t is among the entries above 0.
     missing = total - ops.sum(rows, axis=1, keepdims=True)
     free = ops.where(rows > 0, t, ops.zeros_like(t))
-    return positive_part(rows + free * (missing / ops.sum(free, axis=1, keepdims=True)))
+    shares = ops.sum(free, axis=1, keepdims=True)  # 0 where the total is
+    shares = ops.where(shares > 0, shares, ops.ones_like(shares))
+    return positive_part(rows + free * (missing / shares))

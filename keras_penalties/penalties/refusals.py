@@ -33,17 +33,20 @@ def refuse_part(penalty: Penalty) -> NoReturn:
 
 
 def check_slopes(penalty: Penalty) -> None:
-    """Refuse a constraint where a gradient is to apply it: it would do nothing.
+    """Refuse a constraint or a count where a gradient is to apply it: it does nothing.
 
     Raises:
         ValueError: if the penalty is one, or has one as a part.
     """
     for part in penalty.parts():
-        if part.indicator:
+        if not part.has_slope:
+            kind, other = "a count of nonzeros", ""
+            if part.indicator:
+                kind, other = "a constraint", ", or use a Keras constraint"
             raise ValueError(
-                f"{type(part).__name__} is a constraint: it has no gradient, so in a "
+                f"{type(part).__name__} is {kind}: it has no gradient, so in a "
                 "Keras slot or a layer it would do nothing. Give it to "
-                "`keras_penalties.optimizers.Proximal`, or use a Keras constraint."
+                f"`keras_penalties.optimizers.Proximal`{other}."
             )
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_penalties.numerics import fold_axis, folded
+from keras_penalties.compiling import compiled
+from keras_penalties.sums import fold_axis, folded
 from keras_penalties.typing import Tensor
+
+
+@functools.cache
+def root_over(axes: tuple[int, ...]) -> Callable[..., Tensor]:
+    """`Secular.root` of x and t with groups over these axes, compiled once a shape."""
+    return compiled(lambda x, t: Secular(x, t, axes).root())
 
 
 class Secular:
@@ -26,12 +36,12 @@ class Secular:
     def __init__(self, x: Tensor, t: Tensor, axes: tuple[int, ...]) -> None:
         self.x, self.t, self.axes = x, t, axes
         limits = np.finfo(keras.backend.standardize_dtype(x.dtype))
-        self.eps, most = float(limits.eps), float(limits.max)
+        self.eps, self.most = float(limits.eps), float(limits.max)
         # Two separate products: one shared by both sums would be written to memory.
         squares, pulled = self._total(x * x), self._total(x * (x * t))
         # In sums above 1e-16, a product with t that is too small for float32 is lost.
-        self.exact = (squares > 1e-16) & (squares <= most) & (pulled <= most)
-        self.norm = ops.sqrt(ops.minimum(squares, most))
+        self.exact = (squares > 1e-16) & (squares <= self.most) & (pulled <= self.most)
+        self.norm = ops.sqrt(ops.minimum(squares, self.most))
         self.mean = pulled / ops.maximum(squares, 1e-16)  # of t, weighted by x²
         self.largest = ops.max(t, axis=axes, keepdims=True)
         self.below = self.norm - ops.where(self.exact, self.mean, self.largest)
@@ -93,11 +103,11 @@ class Secular:
         change is small.
         """
         floor = ops.maximum(size, self.tiny)
-        sums = floor + self.t
-        squares = ops.square(self.x / sums)
-        excess, bend = self._total(squares), self._total(squares / sums)
-        step = excess * (ops.sqrt(excess) - 1.0) / ops.where(bend > 0, bend, 1.0)
-        new = ops.maximum(size + step, 0.0)
+        halves = 0.5 * floor + 0.5 * self.t  # r + t may overflow, its half does not
+        squares = ops.square(0.5 * self.x / halves)
+        excess, bend = self._total(squares), self._total(squares / halves)
+        step = 2.0 * excess * (ops.sqrt(excess) - 1.0) / ops.where(bend > 0, bend, 1.0)
+        new = ops.clip(size + step, 0.0, self.most)  # r itself may overflow
         change = ops.absolute(new - size) / floor
         share = self.largest / (floor + self.largest)
         far = self._matters(size, 2.0 * ops.square(share * change))

@@ -6,6 +6,7 @@ is usual for convolution kernels.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import keras
@@ -15,7 +16,7 @@ from keras import ops
 from keras_penalties import checks
 from keras_penalties.autodiff import gradient, own_gradient
 from keras_penalties.compiling import compiled
-from keras_penalties.numerics import as_matrix, norm
+from keras_penalties.numerics import as_matrix, largest_of, norm, singular_values
 from keras_penalties.penalties.base import Penalty, Separable
 from keras_penalties.penalties.order import SortedL1
 from keras_penalties.penalties.refusals import one_step
@@ -37,9 +38,28 @@ class Spectral(Penalty):
     of 0: those up to `max(rows, columns)·ε·σ₁`, as numpy's `matrix_rank` counts them.
     It holds U and V fixed, so there is no second derivative through it.
 
+    With `max_rank` x counts as its best approximation of that rank. The value is that
+    of the `max_rank` largest singular values, and the proximal map gives the minimiser
+    among the matrices of at most that rank. So take a rank that is larger than the one
+    that you expect: of the singular values that the map would otherwise leave, only
+    the `max_rank` largest stay, from the first step on.
+
+    Unless `2·max_rank + 8` reaches the shorter side the SVD is a randomised one, in a
+    subspace of so many dimensions, by four power iterations from a fixed start, so that
+    equal weights give equal values. The value is too small by less than 5 % where the
+    singular values hardly fall, and by far less where they fall. The error of the
+    proximal map, as a share of ‖x‖, is below 1 % where they hardly fall, as those of a
+    random matrix, 0.2 % where they fall as 1/√j or are those of a low rank beside
+    noise, and 0.001 % where they fall as 1/j. Where more than `max_rank` singular
+    values would stay and some are nearly equal, others of them may stay, at a cost that
+    is less than 1 % above the least. The memory's peak is that of x and two and a half
+    more of its size, the result among them.
+
     Args:
         penalty: What acts on the singular values: an even penalty that is a sum over
             entries, or a `SortedL1`; it brings the strength.
+        max_rank: The rank that a proximal map may leave, 1 or more, which says how many
+            singular values are computed. Default None: all, exactly.
 
     Shapes: any rank from 2 on; a kernel is made `(all other axes, output axis)`.
 
@@ -50,20 +70,27 @@ class Spectral(Penalty):
         2.0
 
     Raises:
-        ValueError: if `penalty` depends on the sign or the order of its entries.
+        ValueError: if `penalty` depends on the sign or the order of its entries, or
+            `max_rank` is not a whole number from 1 on.
 
     Source: Fazel, Hindi and Boyd, "A Rank Minimization Heuristic", 2001; for the
     proximal map Lewis, "The Convex Analysis of Unitarily Invariant Matrix Functions",
-    1995.
+    1995; for `max_rank` Halko, Martinsson and Tropp, "Finding Structure with
+    Randomness", 2011.
     """
 
     ignores_zeros = True
     rank = 2
 
-    def __init__(self, penalty: Separable | SortedL1) -> None:
+    def __init__(
+        self, penalty: Separable | SortedL1, max_rank: int | None = None
+    ) -> None:
         self.penalty = checks.instance("penalty", penalty, (Separable, SortedL1))
         if not self.penalty.even:
             checks.refuse("penalty", "one that ignores signs", penalty)
+        self.max_rank = (
+            None if max_rank is None else checks.integer("max_rank", max_rank)
+        )
 
     @property
     def strength(self) -> StrengthLike:  # type: ignore[override]
@@ -72,13 +99,18 @@ class Spectral(Penalty):
 
     @property
     def convex(self) -> bool:  # type: ignore[override]
-        """Whether the inner penalty is."""
-        return bool(self.penalty.convex)
+        """Whether the inner penalty is, and no rank is given: ranks are not convex."""
+        return bool(self.penalty.convex) and self.max_rank is None
+
+    @property
+    def has_slope(self) -> bool:  # type: ignore[override]
+        """Whether the inner penalty has one."""
+        return bool(self.penalty.has_slope)
 
     @property
     def concavity(self) -> float:
-        """The inner penalty's."""
-        return float(self.penalty.concavity)
+        """The inner penalty's; infinite if a rank is given."""
+        return float(self.penalty.concavity) if self.max_rank is None else math.inf
 
     @property
     def has_prox(self) -> bool:
@@ -87,7 +119,7 @@ class Spectral(Penalty):
 
     def with_strength(self, strength: StrengthLike) -> Self:
         """The same penalty with another strength inside."""
-        return type(self)(self.penalty.with_strength(strength))
+        return type(self)(self.penalty.with_strength(strength), self.max_rank)
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`penalty.value(σ)`."""
@@ -95,9 +127,8 @@ class Spectral(Penalty):
         @own_gradient  # that of the SVD is not right where singular values are equal
         def whole(x: Tensor) -> tuple[Tensor, Pullback]:
             limits = np.finfo(_dtype(x))
-            largest = ops.max(ops.absolute(x))  # squares of more than 1e18 overflow
-            scale = ops.where(largest > 1e18, largest, ops.ones_like(largest))
-            u, s, vt = map(ops.stop_gradient, ops.svd(x / scale, full_matrices=False))
+            found = singular_values(x, self.max_rank)
+            u, s, vt, scale = map(ops.stop_gradient, found)
             counts = s > max(x.shape) * limits.eps * s[0]
             values = ops.where(counts, s * scale, 0.0 * s)
             value = self.penalty.value(values)
@@ -113,13 +144,21 @@ class Spectral(Penalty):
     def compute_prox(self, x: Tensor, t: Tensor) -> Tensor:
         """The inner proximal map on the singular values."""
         t = one_step(self, t)
-        u, s, vt = ops.svd(as_matrix(x), full_matrices=False)
-        return ops.reshape(ops.matmul(u * self.penalty.prox(s, t), vt), x.shape)
+        u, s, vt, scale = singular_values(as_matrix(x), self.max_rank)
+        largest = largest_of(x)
+        values = ops.minimum(s * scale, largest)
+        moved = self.penalty.prox(values, t) / scale
+        # Of values beyond float32 the share that is left is that of the largest number.
+        kept = s * (moved / ops.where(values > 0, values / scale, ops.ones_like(s)))
+        moved = ops.where(s * scale > largest, kept, moved)
+        moved = scale * ops.reshape(ops.matmul(u * moved, vt), x.shape)
+        # A step of 0 changes nothing, so it cuts no rank off.
+        return moved if self.max_rank is None else ops.where(t > 0, moved, x)
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """The nuclear norm, and one with a curved part."""
-        return [cls(L1(0.5)), cls(ElasticNet(0.5))]
+        """The nuclear norm, one with a curved part, and one of rank 3 at most."""
+        return [cls(L1(0.5)), cls(ElasticNet(0.5)), cls(L1(0.5), max_rank=3)]
 
 
 @register

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_penalties.compiling import compiled
+from keras_penalties.numerics import scaled
 from keras_penalties.penalties.isotonic import piecewise
 from keras_penalties.typing import Tensor
 
@@ -27,7 +28,8 @@ def taut_string(
     string touches there, too. So there are fewer rounds than entries, mostly a few more
     than their logarithm, each on the whole array at once.
     """
-    shape = y.shape
+    shape, (y, scale) = y.shape, scaled(y)
+    low, high = low / scale, high / scale
     y = ops.reshape(y, (-1, shape[-1]))
     w = None if weights is None else ops.reshape(weights, y.shape)
     low, high = (
@@ -69,7 +71,7 @@ def taut_string(
     none = ops.zeros_like(last)
     start = (last, 0.0 * y, none, none, ops.any(last))
     touched, offset, *_ = ops.while_loop(lambda *now: now[-1], tighten, start)
-    return ops.reshape(lines(touched, offset)[0], shape)
+    return scale * ops.reshape(lines(touched, offset)[0], shape)
 
 
 def _lines(y: Tensor, touched: Tensor, offset: Tensor) -> tuple[Tensor, ...]:

@@ -36,3 +36,7 @@ __all__ = [
     "kind_of",
     *_found,
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,8 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_penalties import checks
+from keras_penalties import checks, compat
+from keras_penalties.masks import spread_mask
 from keras_penalties.numerics import widened
 from keras_penalties.registry import register
 from keras_penalties.strengths.base import Host, Strength
@@ -17,18 +18,31 @@ from keras_penalties.typing import Tensor
 
 
 def _density(x: Tensor, tolerance: float) -> Tensor:
-    return ops.mean(ops.cast(ops.absolute(x) > tolerance, x.dtype))
+    return ops.cast(ops.absolute(x) > tolerance, x.dtype)
 
 
 def _mean(x: Tensor, tolerance: float) -> Tensor:
-    return ops.mean(x)
+    return x
 
 
 _MEASURES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "density": _density,
     "mean": _mean,
 }
+"""What each measure is the mean of, over the entries."""
 _BOUNDS = {"<=": (0.0, math.inf), ">=": (-math.inf, 0.0), "==": (-math.inf, math.inf)}
+
+
+def _real(
+    x: Tensor, measured: Callable[[Tensor, float], Tensor], tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """The measured entries, 0 where a mask hides one, and how many it does not hide."""
+    entries, mask = measured(widened(x), tolerance), compat.keras_mask(x)
+    if mask is None:
+        return entries, ops.cast(ops.size(entries), entries.dtype)
+    real = ops.broadcast_to(spread_mask(mask, entries), ops.shape(entries))
+    count = ops.sum(ops.cast(real, entries.dtype))
+    return ops.where(real, entries, ops.zeros_like(entries)), count
 
 
 @register
@@ -55,7 +69,7 @@ class Target(Strength):
             `"value"`, the default: the penalty itself, without its strength, an
             output's sum divided by the batch size as in its term. `"density"`: the
             share of entries that are larger than `tolerance`. `"mean"`: the mean
-            entry.
+            entry. What a mask hides of an output is not measured.
         kind: `"<="`, the default, keeps the multiplier at 0 or more, `">="` at 0 or
             less, and `"=="` allows both signs.
         initial: The multiplier to start from. Default 0. Above 0 if `relative`.
@@ -147,8 +161,11 @@ class Target(Strength):
         """By how much the measure exceeds the value."""
         if self.of == "value":
             return penalty_value - self.value
-        entries = [ops.reshape(widened(t), (-1,)) for t in keras.tree.flatten(x)]
-        measure = _MEASURES[self.of](ops.concatenate(entries), self.tolerance)
+        total = count = 0.0
+        for tensor in keras.tree.flatten(x):
+            entries, real = _real(tensor, _MEASURES[self.of], self.tolerance)
+            total, count = total + ops.sum(entries), count + real
+        measure = ops.divide_no_nan(total, count)
         return ops.cast(measure, penalty_value.dtype) - self.value
 
     def _moved(self, multiplier: Tensor, change: Tensor) -> Tensor:

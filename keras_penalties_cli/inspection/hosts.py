@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from keras_penalties_cli.catalogue import snake_case
 from keras_penalties_cli.inspection.saved import (
-    OURS,
     Json,
     Saved,
     is_array,
@@ -35,6 +33,8 @@ class Term:
     """The strength in the config."""
     weight: str = ""
     """Of a weight's term, the weight's address in the layer; else empty."""
+    trained: int = 0
+    """How many weights that the optimizer trains the host has, beside a `Learned`."""
     acts: bool = True
     now: float | None = None
     """The strength in the weights."""
@@ -132,6 +132,20 @@ def _added_loss(layer: Saved) -> list[Term]:
     return [Term(layer.own_name, "layer", loss, layer.own_name, strength)]
 
 
+def _dead_units(layer: Saved) -> list[Term]:
+    penalty = {"class_name": layer.name, "config": {}}
+    strength = layer.config.get("strength")
+    return [Term(layer.own_name, "layer", penalty, layer.own_name, strength)]
+
+
+def _jump_relu(layer: Saved) -> list[Term]:
+    if (strength := layer.config.get("strength")) is None:
+        return []
+    kind = "l0" if layer.config.get("smooth") is None else "tanh"
+    name, penalty = f"{layer.own_name}_{kind}", {"class_name": kind, "config": {}}
+    return [Term(name, "layer", penalty, layer.own_name, strength, trained=1)]
+
+
 def _of_derivative(layer: Saved) -> list[Term]:
     """Of a given penalty, or of the one that the class has."""
     target = f"{_inner(layer)}/inputs"
@@ -152,6 +166,8 @@ HOSTS: Mapping[str, Callable[[Saved], list[Term]]] = {
     "Penalized": _penalized,
     "ModelPenalty": _model_penalty,
     "AddLoss": _added_loss,
+    "AuxK": _dead_units,
+    "JumpReLU": _jump_relu,
     "Contractive": _of_derivative,
     "GradientPenalty": _of_derivative,
     "HessianTrace": _of_derivative,
@@ -161,6 +177,8 @@ HOSTS: Mapping[str, Callable[[Saved], list[Term]]] = {
 """The terms of each layer of this package that has any."""
 OPTIMIZERS = ("Proximal", "Penalizing")
 """The optimizers of this package that have terms, by patterns."""
+WRAPPERS = (*OPTIMIZERS, "HoldZeros")
+"""The optimizers of this package, each of which wraps another."""
 
 
 def hosted(layer: Saved) -> list[Term]:
@@ -204,7 +222,8 @@ def with_strengths(terms: list[Term], weights: Stored) -> list[Term]:
     logs and the steps. Where the sizes are others, nothing is said.
     """
     kinds = [saved(term.given) for term in terms]
-    trained = int(any(kind and kind.is_ours("Learned") for kind in kinds))
+    learned = any(kind and kind.is_ours("Learned") for kind in kinds)
+    trained = learned + max((term.trained for term in terms), default=0)
     vector, sums = weights.vector(trained), weights.vector(trained + 1)
     moving = sum(kind is not None for kind in kinds)
     sizes = range(len(terms) + 1, len(terms) + moving + 2)
@@ -213,7 +232,7 @@ def with_strengths(terms: list[Term], weights: Stored) -> list[Term]:
     if sums is None or len(sums) not in sizes:
         return terms
     step = weights.number(trained + 2)
-    logarithm = weights.number(0) if trained else None
+    logarithm = weights.number(0) if learned else None
     return [
         _with_strength(term, now, step, logarithm)
         for term, now in zip(terms, vector, strict=True)
@@ -277,30 +296,3 @@ def in_optimizer(optimizer: Saved, weights: Stored) -> list[Term]:
         _with_strength(term, column.pop(), step) if len(column) == 1 else term
         for term, column in zip(found, columns, strict=True)
     ]
-
-
-def layers_inside(model: Saved) -> Mapping[str, Any] | None:
-    """The layers that a model class of this package makes, as a config has them."""
-    if not model.is_ours("SparseAutoencoder"):
-        return None
-    decay = number(model.config.get("weight_decay")) or 0.0
-    sparsity = number(model.config.get("sparsity")) or 0.0
-    rate, trainable = model.config.get("rate"), model.config.get("trainable", True)
-
-    def made(kind: str, /, **config: Json) -> dict[str, Json]:
-        node = {"registered_name": f"{OURS}>{kind}", "class_name": kind}
-        return {**node, "config": {"trainable": trainable, **config}}
-
-    def dense(name: str) -> dict[str, Json]:
-        layer = {"class_name": "Dense", "config": {"name": name}}
-        if not decay:
-            return layer
-        penalty = made("L2", strength=decay / 2.0)
-        weights = {"kernel": penalty}
-        return made("Penalized", name=f"penalized_{name}", layer=layer, weights=weights)
-
-    inside = {"encoder": dense("encoder")}
-    if sparsity:
-        penalty = made("KLSparsity", strength=sparsity, rate=rate)
-        inside["code"] = made("ActivityPenalty", name="code", penalty=penalty)
-    return inside | {"decoder": dense("decoder")}

@@ -11,14 +11,15 @@ from keras_penalties_cli.catalogue import snake_case
 from keras_penalties_cli.inspection.archive import SavedModel
 from keras_penalties_cli.inspection.hosts import (
     OPTIMIZERS,
+    WRAPPERS,
     Term,
     hosted,
     in_optimizer,
     in_slots,
     lacks_arrays,
-    layers_inside,
     with_strengths,
 )
+from keras_penalties_cli.inspection.models import layers_inside
 from keras_penalties_cli.inspection.saved import (
     Json,
     Saved,
@@ -206,7 +207,7 @@ def _optimizers(model: SavedModel) -> Iterator[tuple[Saved, str]]:
     found = saved(compiled(model).get("optimizer"))
     path = "optimizer"
     while found is not None:
-        inner = "inner" if found.is_ours(*OPTIMIZERS) else "inner_optimizer"
+        inner = "inner" if found.is_ours(*WRAPPERS) else "inner_optimizer"
         path = f"{path}/{inner}"
         within = saved(found.config.get(inner))
         if within is not None:

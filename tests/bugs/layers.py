@@ -30,6 +30,13 @@ class ReloadsWithAnotherPenalty(ActivityPenalty):
         return {**super().get_config(), "penalty": HALF}
 
 
+@caught_by("an_empty_batch_adds_nothing", HALF)
+class AddsAMean(ActivityPenalty):
+    def call(self, inputs, training=None):
+        self.add_loss(ops.sum(inputs) / ops.sum(ops.ones_like(inputs)))
+        return super().call(inputs, training=training)
+
+
 @caught_by("a_layer_computes_its_output_shape_before_any_call", HALF)
 class KnowsNoBatch(ActivityPenalty):
     def compute_output_shape(self, input_shape):

@@ -29,6 +29,20 @@ class RootOfASumOfZeros(HalfSumSquaredError):
         return ops.sqrt(ops.sum(ops.square(y_true - y_pred), axis=-1))
 
 
+@caught_by("an_empty_batch_costs_nothing")
+class MeanOfNothing(HalfSumSquaredError):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        total = super().__call__(y_true, y_pred, sample_weight)
+        return total / ops.mean(ops.ones(y_pred.shape[:1])) if self.reduction else total
+
+
+@caught_by("a_loss_of_huge_numbers_is_never_nan")
+class ExpandsTheSquare(HalfSumSquaredError):
+    def call(self, y_true, y_pred):
+        squares = ops.square(y_true) + ops.square(y_pred)
+        return ops.sum(0.5 * squares - y_true * y_pred, axis=-1)
+
+
 @caught_by("the_slope_at_a_kink_lies_between_those_beside_it")
 class SteeperThanBothSides(Pinball):
     def call(self, y_true, y_pred):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +14,7 @@ from strategies import WIDE
 
 from keras_penalties import autodiff
 from keras_penalties.penalties import Penalty, Separable
-from keras_penalties.registry import registered
+from keras_penalties.registry import Entry, registered
 
 PRECISE = WIDE == "float64"
 ROUNDING = 1e-10 if PRECISE else 1e-5
@@ -34,6 +35,7 @@ LOSS_LAWS: Book = {}
 LAYER_LAWS: Book = {}
 STRENGTH_LAWS: Book = {}
 PRECONDITIONER_LAWS: Book = {}
+METRIC_LAWS: Book = {}
 CLASS_LAWS: Book = {}
 BOOKS = (
     PENALTY_LAWS,
@@ -41,6 +43,7 @@ BOOKS = (
     LAYER_LAWS,
     STRENGTH_LAWS,
     PRECONDITIONER_LAWS,
+    METRIC_LAWS,
     CLASS_LAWS,
 )
 
@@ -80,12 +83,18 @@ def _example(cls: Any, number: int) -> Any:
 
 def pairs(book: Book, found: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
     """Each law with each maker that it speaks of, for `pytest.mark.parametrize`."""
-    return [
-        pytest.param(law.check, make, id=f"{law.name}-{case}")
-        for case, make in found
-        for law in book.values()
-        if law.applies(make())
-    ]
+    seen: set[tuple[str, type]] = set()
+    chosen = []
+    for case, make in found:
+        example = make()
+        cls = example if isinstance(example, type) else type(example)
+        for law in (law for law in book.values() if law.applies(example)):
+            # The first example of a class shows most faults. CI takes all of them.
+            marks = pytest.mark.slow_on_tensorflow if (law.name, cls) in seen else ()
+            seen.add((law.name, cls))
+            name = f"{law.name}-{case}"
+            chosen.append(pytest.param(law.check, make, id=name, marks=marks))
+    return chosen
 
 
 def has_prox(p: Penalty) -> bool:
@@ -93,7 +102,7 @@ def has_prox(p: Penalty) -> bool:
 
 
 def by_gradient(p: Penalty) -> bool:
-    return not p.indicator
+    return p.has_slope
 
 
 def is_separable(p: Penalty) -> bool:
@@ -127,3 +136,16 @@ def prox(p: Penalty, x: Any, t: Any, dtype: str = WIDE) -> np.ndarray:
 def equal(received: Any, expected: Any, bound: float = ROUNDING) -> None:
     scale = np.max(np.abs(expected), initial=0.0)
     np.testing.assert_allclose(received, expected, rtol=bound, atol=bound * scale)
+
+
+def entry_of(one: Any) -> Entry | None:
+    """What the class of an object is registered as, if it is."""
+    return next((e for e in registered() if e.obj is type(one)), None)
+
+
+def stands_alone(one: Any) -> bool:
+    """Whether the name alone, without arguments, makes such an object."""
+    parameters = inspect.signature(type(one)).parameters.values()
+    options = inspect.Parameter.VAR_KEYWORD
+    required = [p for p in parameters if p.default is p.empty and p.kind != options]
+    return entry_of(one) is not None and not required

@@ -194,3 +194,13 @@ def an_evaluation_moves_nothing(layer: Any) -> None:
     moving = [n for n in logs[0] if n.endswith("_strength")]
     for name in moving:
         equal(logs[1][name], logs[0][name])
+
+
+@law(book=LAYER_LAWS)
+def an_empty_batch_adds_nothing(layer: Any) -> None:
+    """A batch without samples adds what the weights cost, and never NaN."""
+    for training in (False, True):
+        called(layer, X[:0], training=training)
+        assert np.isfinite(total(layer))
+    for weight in layer.variables:
+        assert np.all(np.isfinite(array(weight)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from strategies import WIDE
+from strategies import WIDE, huge
 
 import keras_penalties as kp
 from keras_penalties import autodiff
 from keras_penalties.compiling import compiled
 from keras_penalties.losses import (
+    Distillation,
     EnergyScore,
     EnsembleCRPS,
     GaussianNLL,
@@ -23,8 +23,16 @@ from keras_penalties.losses import (
     NTXent,
     SupervisedContrastive,
 )
-from keras_penalties.registry import registered
-from laws.book import LOSS_LAWS, PRECISE, array, equal, law, tensor
+from laws.book import (
+    LOSS_LAWS,
+    PRECISE,
+    array,
+    entry_of,
+    equal,
+    law,
+    stands_alone,
+    tensor,
+)
 
 BATCH = 5
 
@@ -151,6 +159,54 @@ def a_loss_has_a_finite_slope_everywhere(loss: Loss) -> None:
         assert np.all(np.isfinite(gradient(x))), x
 
 
+@law(book=LOSS_LAWS)
+def an_empty_batch_costs_nothing(loss: Loss) -> None:
+    """A batch without samples costs 0 and has no gradient, and not NaN."""
+    y_true, y_pred = (y[:0] for y in data(loss))
+    for reduction in ("sum", "sum_over_batch_size", "mean_with_sample_weight", None):
+        for weight in (None, np.zeros(0, "float32")):
+            given = changed(loss, reduction=reduction)
+            found = array(given(y_true, y_pred, sample_weight=weight))
+            assert found.shape[:1] == (() if reduction else (0,))
+            assert np.all(found == 0)
+            slope = autodiff.gradient(
+                lambda y, f=given, w=weight: ops.sum(f(y_true, y, sample_weight=w)),
+                tensor(y_pred),
+            )
+            assert tuple(slope.shape) == y_pred.shape
+
+
+def huge_data(loss: Loss) -> Iterator[tuple[Any, np.ndarray]]:
+    """Huge targets, of which the domain has some, huge predictions, and both."""
+    y_true, y_pred = data(loss)
+    targets = [y_true]
+    if y_true.dtype.kind == "f":
+        low = 0.0 if np.all(y_true >= 0) else -np.inf
+        targets = [np.maximum(y, low) for y in huge(y_true)]
+        targets = [np.where(y == 0, y_true, y) for y in targets]  # of the domain's end
+        if isinstance(loss, Distillation):  # the first column has labels
+            targets = [np.concatenate([y_true[:, :1], y[:, 1:]], 1) for y in targets]
+    yield from ((y, y_pred) for y in targets)
+    for n, x in enumerate(huge(y_pred)):
+        yield y_true, x
+        yield targets[n % len(targets)], x
+
+
+@law(book=LOSS_LAWS)
+def a_loss_of_huge_numbers_is_never_nan(loss: Loss) -> None:
+    """What float32 can't hold is infinite, what it can hold is right."""
+    narrow, wide = (changed(loss, reduction="sum", dtype=d) for d in ("float32", WIDE))
+    dtype = "float32" if data(loss)[0].dtype.kind == "f" else "int32"
+    both = compiled(lambda y, x: autodiff.value_and_gradient(lambda x: narrow(y, x), x))
+    for y_true, y_pred in huge_data(loss):
+        found = both(tensor(y_true, dtype), tensor(y_pred, "float32"))
+        assert not any(np.any(np.isnan(array(f))) for f in found), (y_true, y_pred)
+        if of_ensembles(loss):  # a difference of two huge means, which rounds
+            continue
+        if PRECISE and np.isfinite(value := array(found[0])):
+            equal(value, array(wide(y_true, tensor(y_pred))), 1e-4)
+
+
 @law(
     lambda loss: has_the_slope_of_its_value(loss) and not of_embeddings(loss),
     book=LOSS_LAWS,
@@ -245,18 +301,6 @@ def a_loss_reloads_as_it_was(loss: Loss) -> None:
             for name in ("name", "reduction", "dtype"):
                 assert getattr(after, name) == getattr(before, name)
             assert array(after(y_true, y_pred)) == array(before(y_true, y_pred))
-
-
-def entry_of(loss: Loss) -> Any:
-    return next((e for e in registered("loss") if e.obj is type(loss)), None)
-
-
-def stands_alone(loss: Loss) -> bool:
-    """Whether the name alone, without arguments, is a loss."""
-    parameters = inspect.signature(type(loss)).parameters.values()
-    options = inspect.Parameter.VAR_KEYWORD
-    required = [p for p in parameters if p.default is p.empty and p.kind != options]
-    return entry_of(loss) is not None and not required
 
 
 @law(stands_alone, book=LOSS_LAWS)

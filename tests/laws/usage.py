@@ -15,11 +15,11 @@ from strategies import extreme, generic, largest, special
 import keras_penalties as kp
 from keras_penalties.config import arguments
 from keras_penalties.penalties import Penalty
-from keras_penalties.registry import registered
 from laws.book import (
     PRECISE,
     array,
     by_gradient,
+    entry_of,
     equal,
     law,
     prox,
@@ -56,6 +56,16 @@ def extremes_are_never_nan(p: Penalty) -> None:
             for found, true in zip(small, (value(p, x), slope(p, x)), strict=True):
                 sure = np.abs(true) < 1e37
                 assert np.all(np.isfinite(found) | ~sure), x
+    rng = np.random.default_rng(6)
+    for x in [*extreme(p), *largest(p)] if p.has_prox else []:
+        steps = [0.0, 0.5, 1e30]
+        if p.per_entry:
+            spread = 10.0 ** rng.uniform(-12.0, 0.0, x.shape)
+            steps += [spread, np.where(rng.random(x.shape) < 0.4, 0.0, spread)]
+        for t in steps:
+            assert not np.any(np.isnan(prox(p, x, t, "float32"))), (x, t)
+    for x in largest(p) if p.has_prox else []:
+        equal(prox(p, x, 0.0, "float32"), np.float32(x), 1e-5)
     for x in extreme(p) if p.has_prox else []:
         for t in (0.0, 1e-3, 5.0, 1e10):
             assert np.all(np.isfinite(prox(p, x, t, "float32"))), (x, t)
@@ -76,10 +86,6 @@ def config_makes_an_equal_penalty(p: Penalty) -> None:
         assert repr(other) == repr(p)
         equal(value(other, x), value(p, x))
     assert repr(p).startswith(type(p).__name__ + "(")
-
-
-def entry_of(p: Penalty) -> Any:
-    return next((e for e in registered("penalty") if e.obj is type(p)), None)
 
 
 @law(lambda p: entry_of(p) is not None)
@@ -142,8 +148,8 @@ def a_statistic_is_refused_in_a_slot(p: Penalty) -> None:
     equal(float(array(sum(layer.losses))), p.strength * value(p, x), 1e-5)
 
 
-@law(lambda p: p.indicator)
-def an_indicator_is_refused_where_a_gradient_would_act(p: Penalty) -> None:
+@law(lambda p: not p.has_slope)
+def what_has_no_slope_is_refused_where_a_gradient_would_act(p: Penalty) -> None:
     x = generic(p)[-1]
     model = keras.Sequential([keras.Input((1,)), Holder(p, x)])
     model.compile("sgd", loss="mean_squared_error", run_eagerly=True)
@@ -156,8 +162,9 @@ def an_indicator_is_refused_where_a_gradient_would_act(p: Penalty) -> None:
         kp.layers.ActivityPenalty(p)
     with refused:
         kp.layers.Penalized(keras.layers.Dense(2), weights={"kernel": p})
-    with pytest.raises(TypeError, match="strength"):
-        p.with_strength(2.0)
+    if p.indicator:
+        with pytest.raises(TypeError, match="strength"):
+            p.with_strength(2.0)
 
 
 @law(lambda p: p.indicator)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from strategies import generic, inside, special
 
+from keras_penalties import autodiff
 from keras_penalties.penalties import Penalty, Separable
 from laws.book import (
     PRECISE,
@@ -64,6 +65,17 @@ def a_bad_strength_is_refused(p: Penalty) -> None:
 def the_value_is_one_number(p: Penalty) -> None:
     for x in generic(p):
         assert p.value(tensor(x)).shape == ()
+
+
+@law()
+def no_entries_cost_nothing(p: Penalty) -> None:
+    """An empty batch, or a weight of size 0."""
+    for x in generic(p):
+        nothing = tensor(x[:0])
+        assert array(p.value(nothing)) == 0
+        assert tuple(autodiff.gradient(p.value, nothing).shape) == nothing.shape
+        if p.has_prox:
+            assert tuple(p.prox(nothing, 0.5).shape) == nothing.shape
 
 
 @law(is_separable)

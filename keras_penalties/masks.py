@@ -49,3 +49,18 @@ def real_mean(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     axes = tuple(range(len(x.shape) - 1))
     count = ops.sum(real_rows(mask, x))
     return ops.sum(x, axis=axes) / ops.maximum(count, 1.0), count
+
+
+def sum_and_count(x: Tensor, mask: Any) -> tuple[Tensor, Tensor]:
+    """The sum over all axes except the last, of the real entries, and their number.
+
+    Args:
+        x: (..., units).
+        mask: Of the first axes, or None.
+    """
+    axes = tuple(range(len(x.shape) - 1))
+    if mask is None:
+        return ops.sum(x, axis=axes), ops.cast(ops.size(x[..., 0]), x.dtype)
+    real = ops.broadcast_to(spread_mask(mask, x), ops.shape(x))
+    kept = ops.where(real, x, ops.zeros_like(x))
+    return ops.sum(kept, axis=axes), ops.sum(ops.cast(real[..., 0], x.dtype))

@@ -1,0 +1,1 @@
+"""What a sparse autoencoder has learned: its dictionary and its code, on data."""
