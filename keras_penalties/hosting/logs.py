@@ -155,8 +155,8 @@ class TermLogs:
         sums = ops.cast(batch, dtype) * sums
         self._sums.assign_add(ops.stop_gradient(sums))
         if compat.in_stateless_scope():
-            total = ops.convert_to_tensor(self._sums)
-            self._traced_means = ops.divide_no_nan(total[:-1], total[-1])
+            sums = ops.convert_to_tensor(self._sums)
+            self._traced_means = sums[:-1] / ops.maximum(sums[-1], 1.0)
 
     def totals(self) -> tuple[dict[Term, float], float]:
         """The sum of each term since the last reset, and that of the batches' sizes."""
@@ -171,4 +171,4 @@ class TermLogs:
         if compat.in_stateless_scope() and self._traced_means is not None:
             return sum(self._traced_means[place] for place in places)
         sums = ops.unstack(self._sums.value)
-        return ops.divide_no_nan(sum(sums[place] for place in places), sums[-1])
+        return sum(sums[place] for place in places) / ops.maximum(sums[-1], 1.0)
