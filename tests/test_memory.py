@@ -109,3 +109,38 @@ def test_half_floats_are_not_copied_as_a_whole(fresh_process):
 def test_costly_penalties_take_few_times_the_memory_of_a_weight(fresh_process, what):
     """Beside the weight: the result, a copy, and on torch what a product makes."""
     assert float(fresh_process(COSTLY, what)) < 3.5
+
+
+STEP = """
+import keras, numpy as np, keras_penalties as kp
+from keras import ops
+
+def memory(name):  # getrusage would count the program that started this one
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
+
+def taken(size):
+    weights = [keras.Variable(np.ones((size, size), "float32")) for _ in range(6)]
+    gradients = [ops.ones((size, size)) for _ in weights]
+    optimizer = kp.optimizers.Proximal(keras.optimizers.SGD(0.1), {".*": "l1(0.1)"})
+    optimizer.apply(gradients, weights)
+    open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+    before = memory("VmRSS")
+    optimizer.apply(gradients, weights)
+    return (memory("VmHWM") - before) / (4 * size * size)
+
+taken(64)
+print(taken(2048))
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="JAX takes all weights at once, and TensorFlow hides what memory it reuses",
+)
+def test_a_proximal_step_copies_one_weight_at_a_time(fresh_process):
+    """The map of one weight takes four times its memory; with copies of all it was 11.
+
+    Six weights are penalised.
+    """
+    assert float(fresh_process(STEP)) < 5.0

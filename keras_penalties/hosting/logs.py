@@ -169,6 +169,13 @@ class TermLogs:
         There Keras computes the logs in a scope that knows no layer's weights.
         """
         if compat.in_stateless_scope() and self._traced_means is not None:
-            return sum(self._traced_means[place] for place in places)
-        sums = ops.unstack(self._sums.value)
-        return sum(sums[place] for place in places) / ops.maximum(sums[-1], 1.0)
+            return _total(self._traced_means, places)
+        sums = ops.convert_to_tensor(self._sums.value)
+        return _total(sums, places) / ops.maximum(sums[-1], 1.0)
+
+
+def _total(vector: Tensor, places: Sequence[int]) -> Tensor:
+    """The sum of some entries, in two operations: a rule may have hundreds."""
+    if len(places) == 1:
+        return vector[places[0]]
+    return ops.sum(ops.take(vector, list(places)))

@@ -117,7 +117,9 @@ class Proximal(PenaltyOptimizer):
         penalised = self.assigned(variables)
         steps = []
         for variable, assigned in penalised:
-            x = widened(ops.copy(variable))
+            x = widened(variable)
+            if assigned.shortens:  # then it is read once more after the update
+                x = ops.copy(x)
             now = Pass(self.state, self.iterations, True, assigned.terms)
             present = [self._present(now, term, x) for term in assigned.terms]
             penalty = self.anchors.together(assigned.penalty, assigned.terms, x)
@@ -159,7 +161,7 @@ class Proximal(PenaltyOptimizer):
         size = self._preconditioner.step_size(
             variable, ops.cast(rate, start.dtype), before
         )
-        stepped = widened(ops.copy(variable))
+        stepped = widened(variable)
         if assigned.shortens:  # use a shorter step in place of the full one
             full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
