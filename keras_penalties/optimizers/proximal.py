@@ -118,19 +118,18 @@ class Proximal(PenaltyOptimizer):
         steps = []
         for variable, assigned in penalised:
             x = widened(variable)
-            if assigned.shortens:  # then it is read once more after the update
-                x = ops.copy(x)
+            start = ops.copy(x) if assigned.shortens else None
             now = Pass(self.state, self.iterations, True, assigned.terms)
             present = [self._present(now, term, x) for term in assigned.terms]
             penalty = self.anchors.together(assigned.penalty, assigned.terms, x)
             before = self._preconditioner.before(variable)
-            steps.append((variable, assigned, penalty, x, before, present))
+            steps.append((variable, assigned, penalty, start, before, present))
 
         def step() -> None:
             update()
-            for variable, assigned, penalty, x, before, present in steps:
+            for variable, assigned, penalty, start, before, present in steps:
                 moved, size = self._stepped(
-                    variable, assigned, x, before, rate, present
+                    variable, assigned, start, before, rate, present
                 )
                 ts = [size * strength for strength in present]
                 new = penalty.prox_parts(moved, ts)
@@ -152,17 +151,19 @@ class Proximal(PenaltyOptimizer):
         self,
         variable: Any,
         assigned: Assigned,
-        start: Tensor,
+        start: Tensor | None,
         before: Tensor | None,
         rate: Tensor,
         strengths: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The weight after the step from `start`, and the step size of its map."""
-        size = self._preconditioner.step_size(
-            variable, ops.cast(rate, start.dtype), before
-        )
+        """The weight after the step, and the step size of its map.
+
+        From `start`, the weight before the step, a shorter step may be taken.
+        """
         stepped = widened(variable)
-        if assigned.shortens:  # use a shorter step in place of the full one
+        rate = ops.cast(rate, stepped.dtype)
+        size = self._preconditioner.step_size(variable, rate, before)
+        if start is not None:
             full, size = size, assigned.shortened(size, strengths)
             share = ops.where(full > 0, size / full, ops.ones_like(full))
             stepped = start + share * (stepped - start)
