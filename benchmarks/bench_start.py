@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import keras
 from bench_scaling import NONE, STRENGTH, hosts
 from harness import Claim, interleaved, measured
-from steps import BACKEND, classifier, random_batch
+from steps import BACKEND, classifier, fresh, random_batch
 
 import keras_penalties as kp
 
@@ -25,20 +23,6 @@ middle = time.perf_counter()
 import keras_penalties
 print(middle - start, time.perf_counter() - middle)
 """
-
-
-def fresh(*arguments: str) -> list[float]:
-    """The numbers that a new Python prints; it keeps compiled modules, as is usual."""
-    environment = {**os.environ, "KERAS_BACKEND": BACKEND}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    printed = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    ).stdout
-    return [float(word) for word in printed.split()]
 
 
 def test_import(options, report):
