@@ -205,7 +205,7 @@ def draw_models(measured: Measured, path: Path) -> None:
             axis.bar(
                 x, ratios, 0.19, yerr=spread, label=way, color=colour, ecolor="0.3"
             )
-            axis.set_xticks(range(len(results)), list(results))
+            axis.set_xticks(range(len(results)), [n.split(",")[0] for n in results])
         axis.axhline(1.0, color="black", linewidth=1)
         axis.set_title(column_name(column))
         axis.set_ylim(0.9, 1.3)
