@@ -155,8 +155,7 @@ class TermLogs:
         sums = ops.cast(batch, dtype) * sums
         self._sums.assign_add(ops.stop_gradient(sums))
         if compat.in_stateless_scope():
-            sums = ops.convert_to_tensor(self._sums)
-            self._traced_means = sums[:-1] / ops.maximum(sums[-1], 1.0)
+            self._traced_means = self._means()
 
     def totals(self) -> tuple[dict[Term, float], float]:
         """The sum of each term since the last reset, and that of the batches' sizes."""
@@ -168,14 +167,13 @@ class TermLogs:
 
         There Keras computes the logs in a scope that knows no layer's weights.
         """
-        if compat.in_stateless_scope() and self._traced_means is not None:
-            return _total(self._traced_means, places)
+        traced = self._traced_means if compat.in_stateless_scope() else None
+        means = self._means() if traced is None else traced
+        if len(places) == 1:
+            return means[places[0]]
+        return ops.sum(ops.take(means, list(places)))  # a rule may have hundreds
+
+    def _means(self) -> Tensor:
+        """Each sum over the sum of the batches' sizes, and 0 before the first batch."""
         sums = ops.convert_to_tensor(self._sums.value)
-        return _total(sums, places) / ops.maximum(sums[-1], 1.0)
-
-
-def _total(vector: Tensor, places: Sequence[int]) -> Tensor:
-    """The sum of some entries, in two operations: a rule may have hundreds."""
-    if len(places) == 1:
-        return vector[places[0]]
-    return ops.sum(ops.take(vector, list(places)))
+        return sums[:-1] / ops.maximum(sums[-1], 1.0)
