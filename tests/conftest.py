@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator
 
@@ -10,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import fresh
 import hypothesis
 import keras
+import numpy as np
 import pytest
 
 from keras_penalties.compat.private import NEWEST_RELEASE
@@ -82,3 +84,37 @@ def fresh_process(tmp_path):
         return fresh.run(script, stdin, env)
 
     return run
+
+
+GOES_ON = """
+import json, keras, numpy as np, keras_penalties
+names, options = json.loads(input())
+data = np.load("data.npz")
+for name in names:
+    model = keras.saving.load_model(f"{name}.keras")
+    model.fit(data["x"], data["y"], **options)
+    state = [*model.weights, *model.optimizer.variables]
+    np.savez(f"{name}.npz", *[keras.ops.convert_to_numpy(v) for v in state])
+"""
+
+
+@pytest.fixture
+def assert_goes_on(tmp_path, fresh_process):
+    """Train and save models; training on is the same, to the last bit, elsewhere."""
+
+    def check(models, x, y, **options):
+        np.savez(tmp_path / "data.npz", x=x, y=y)
+        for name, model in models.items():
+            model.fit(x, y, **options)
+            model.save(tmp_path / f"{name}.keras")
+            model.fit(x, y, **options)
+        fresh_process(GOES_ON, json.dumps([list(models), options]))
+        for name, model in models.items():
+            variables = [*model.weights, *model.optimizer.variables]
+            loaded = np.load(tmp_path / f"{name}.npz").values()
+            for variable, value in zip(variables, loaded, strict=True):
+                now = keras.ops.convert_to_numpy(variable)
+                place = f"{name} {variable.path}"
+                np.testing.assert_array_equal(now, value, err_msg=place)
+
+    return check

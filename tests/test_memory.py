@@ -50,6 +50,12 @@ def test_a_new_shape_takes_little_memory_for_good(fresh_process, host):
     assert float(fresh_process(SOURCE, host)) < 3.0  # MiB
 
 
+MEMORY = """
+def memory(name):  # getrusage would count the program that started this one
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
+"""
+
 COSTLY = """
 import keras, numpy as np, keras_penalties as kp
 from keras import ops
@@ -71,10 +77,6 @@ functions = {
 }
 name = input()
 run, dtype = compiled(functions[name]), "bfloat16" if "half" in name else "float32"
-
-def memory(name):  # getrusage would count the program that started this one
-    lines = open("/proc/self/status").read().splitlines()
-    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
 
 def taken(size):
     x = np.random.default_rng(0).standard_normal((size, size), dtype="float32")
@@ -101,23 +103,19 @@ def test_half_floats_are_not_copied_as_a_whole(fresh_process):
 
     With copies in float32, each two weights, it was 6 on TensorFlow and 7 on torch.
     """
-    assert float(fresh_process(COSTLY, "half floats")) < 3.5
+    assert float(fresh_process(MEMORY + COSTLY, "half floats")) < 3.5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["sampled", "bounded value", "bounded prox"])
 def test_costly_penalties_take_few_times_the_memory_of_a_weight(fresh_process, what):
     """Beside the weight: the result, a copy, and on torch what a product makes."""
-    assert float(fresh_process(COSTLY, what)) < 3.5
+    assert float(fresh_process(MEMORY + COSTLY, what)) < 3.5
 
 
 STEP = """
 import keras, numpy as np, keras_penalties as kp
 from keras import ops
-
-def memory(name):  # getrusage would count the program that started this one
-    lines = open("/proc/self/status").read().splitlines()
-    return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
 
 def taken(size):
     weights = [keras.Variable(np.ones((size, size), "float32")) for _ in range(6)]
@@ -143,4 +141,4 @@ def test_a_proximal_step_copies_one_weight_at_a_time(fresh_process):
 
     Six weights are penalised.
     """
-    assert float(fresh_process(STEP)) < 5.0
+    assert float(fresh_process(MEMORY + STEP)) < 5.0
