@@ -25,6 +25,17 @@ over memory.
 """
 
 
+LARGE = 2**16
+"""From so many entries on it pays to compile the proximal step of a weight."""
+
+LARGE_SUM = 2**22
+"""From so many entries on, 16 MiB in float32, a sum over them is compiled.
+
+Compiling takes some 0.1 s for each shape, and a step is then as fast as before, within
+1 %. What compiling saves is memory: a sum that is not compiled makes copies of the
+weight.
+"""
+
 FEW = 8
 """Up to so many entries of a vector are read without a loop: see `apart`."""
 
@@ -90,6 +101,11 @@ def pays_to_fuse(x: Tensor) -> bool:
     return tf.inside_function() and dense and _is_large(x)
 
 
+def pays_to_fuse_sum(x: Tensor) -> bool:
+    """Whether it pays to compile a sum over the entries of `x`, and its gradient."""
+    return pays_to_fuse(x) and _is_large(x, LARGE_SUM)
+
+
 def copies_halves(x: Tensor) -> bool:
     """Whether a sum over a large `x` in half floats would make a copy in float32.
 
@@ -101,8 +117,8 @@ def copies_halves(x: Tensor) -> bool:
     return half and keras.backend.backend() != "jax"
 
 
-def _is_large(x: Tensor) -> bool:
-    return None not in x.shape and math.prod(x.shape) >= 2**16
+def _is_large(x: Tensor, least: int = LARGE) -> bool:
+    return None not in x.shape and math.prod(x.shape) >= least
 
 
 def read_first(value: Tensor, x: Tensor) -> Tensor:

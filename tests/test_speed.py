@@ -8,8 +8,9 @@ import pytest
 from keras import ops
 
 import keras_penalties as kp
+from keras_penalties import compiling
 from keras_penalties.autodiff import value_and_gradient
-from keras_penalties.compiling import pays_to_fuse
+from keras_penalties.compiling import pays_to_fuse, pays_to_fuse_sum
 from keras_penalties.sums import BLOCK, fused_sum
 
 P = kp.penalties
@@ -24,6 +25,12 @@ FUSED = [
     P.Grouped(P.L1(0.5), axis=-1, weights="sqrt_size"),
     P.Grouped(P.MCP(0.5), axis=1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def sums_of_small_weights_are_compiled(monkeypatch):
+    """A sum is compiled from 2^22 entries on, which would make the tests slow."""
+    monkeypatch.setattr(compiling, "LARGE_SUM", compiling.LARGE)
 
 
 def in_graph(fn):
@@ -119,6 +126,22 @@ def test_what_is_fused_and_what_is_not():
     )
     assert answers == [False, True, False, False]
     assert not pays_to_fuse(tf.zeros(LARGE))  # an eager call would wait for a compiler
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")
+@pytest.mark.parametrize("more, expected", [(0, True), (1, False)])
+def test_a_sum_is_fused_from_a_number_of_entries_on(monkeypatch, more, expected):
+    import tensorflow as tf
+
+    monkeypatch.setattr(compiling, "LARGE_SUM", LARGE[0] * LARGE[1] + more)
+    answers = []
+
+    @tf.function
+    def graph(x):
+        answers.append((pays_to_fuse(x), pays_to_fuse_sum(x)))
+
+    graph.get_concrete_function(tf.TensorSpec(LARGE))
+    assert answers == [(True, expected)]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")

@@ -12,7 +12,12 @@ from keras import ops
 
 from keras_penalties import checks, config
 from keras_penalties.anchors import Anchor
-from keras_penalties.compiling import copies_halves, pays_to_fuse, read_first
+from keras_penalties.compiling import (
+    copies_halves,
+    pays_to_fuse,
+    pays_to_fuse_sum,
+    read_first,
+)
 from keras_penalties.masks import spread_mask
 from keras_penalties.numerics import plain_tensor, unless_empty, widened
 from keras_penalties.penalties.fusing import fused_map, fused_total
@@ -315,4 +320,5 @@ class Separable(Penalty):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`."""
-        return fused_total(self, x) if pays_to_fuse(x) else ops.sum(self.entrywise(x))
+        fuses = pays_to_fuse_sum(x)
+        return fused_total(self, x) if fuses else ops.sum(self.entrywise(x))

@@ -8,7 +8,7 @@ from typing import Self
 from keras import ops
 
 from keras_penalties import checks
-from keras_penalties.compiling import pays_to_fuse
+from keras_penalties.compiling import pays_to_fuse_sum
 from keras_penalties.numerics import absolute, positive_part, soft_threshold
 from keras_penalties.penalties.base import Separable
 from keras_penalties.registry import register
@@ -119,7 +119,8 @@ class ElasticNet(Separable):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`, by two sums: XLA takes longer over one of both."""
-        return super().compute_value(x) if pays_to_fuse(x) else self._mixed(ops.sum, x)
+        fuses = pays_to_fuse_sum(x)
+        return super().compute_value(x) if fuses else self._mixed(ops.sum, x)
 
     def _mixed(self, of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What `of` makes of |x| and x², each where it counts: 0·∞ would be NaN."""
