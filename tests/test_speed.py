@@ -129,7 +129,7 @@ def test_what_is_fused_and_what_is_not():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it fuses by hand")
-@pytest.mark.parametrize("more, expected", [(0, True), (1, False)])
+@pytest.mark.parametrize(("more", "expected"), [(0, True), (1, False)])
 def test_a_sum_is_fused_from_a_number_of_entries_on(monkeypatch, more, expected):
     import tensorflow as tf
 
