@@ -26,10 +26,13 @@ over memory.
 
 
 LARGE = 2**16
-"""From so many entries on it pays to compile the proximal step of a weight."""
+"""From so many entries on it pays to compile what takes several passes over a weight.
+
+That is a proximal step, or a sum with several operations an entry, as that of `MCP`.
+"""
 
 LARGE_SUM = 2**20
-"""From so many entries on, 4 MiB in float32, a sum over them is compiled.
+"""From so many entries on, 4 MiB in float32, a sum of |x| or x² is compiled.
 
 Compiling takes some 0.1 s for each shape, and a step is then as fast as before, within
 3 %. What compiling saves is memory: a sum that is not compiled makes copies of the
@@ -102,7 +105,7 @@ def pays_to_fuse(x: Tensor) -> bool:
 
 
 def pays_to_fuse_sum(x: Tensor) -> bool:
-    """Whether it pays to compile a sum over the entries of `x`, and its gradient."""
+    """Whether it pays to compile a sum of |x| or x², and its gradient."""
     return pays_to_fuse(x) and _is_large(x, LARGE_SUM)
 
 

@@ -29,7 +29,7 @@ FUSED = [
 
 @pytest.fixture(autouse=True)
 def sums_of_small_weights_are_compiled(monkeypatch):
-    """A sum is compiled from 2^20 entries on, which would make the tests slow."""
+    """A sum of |x| is compiled from 2^20 entries on, which makes tests slow."""
     monkeypatch.setattr(compiling, "LARGE_SUM", compiling.LARGE)
 
 

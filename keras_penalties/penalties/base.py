@@ -320,5 +320,6 @@ class Separable(Penalty):
 
     def compute_value(self, x: Tensor) -> Tensor:
         """`Σ φ(x)`."""
-        fuses = pays_to_fuse_sum(x)
-        return fused_total(self, x) if fuses else ops.sum(self.entrywise(x))
+        # |x| and x² take one pass in any case: there XLA saves memory only.
+        pays = pays_to_fuse if self.elastic is None else pays_to_fuse_sum
+        return fused_total(self, x) if pays(x) else ops.sum(self.entrywise(x))
