@@ -9,7 +9,6 @@ import keras, numpy as np, keras_penalties as kp
 from keras_penalties import compiling
 
 compiling.MOST = 4  # so that a short program shows what a long one does
-compiling.LARGE_SUM = compiling.LARGE  # and small weights what large ones do
 P, host = kp.penalties, sys.stdin.read()
 
 def train(units):
